@@ -1,0 +1,105 @@
+"""Raft + state machine, still without I/O: what both drivers drive.
+
+``Replica.step(now, event) -> effects``. A driver owns the storage and carries the effects out under the
+rules D1 to D6 of ``docs/architecture.md``: start them in list order, wait for none of them.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from huton.errors import RequestError
+from huton.raft import effects as core_effects
+from huton.raft import events as core_events
+from huton.raft.types import Index, NodeId, RequestId
+from huton.storage.interface import CheckpointMeta
+from huton.wire import PeerMessage
+
+# ---------------------------------------------------------------------- events
+
+
+@attrs.frozen
+class Submit:
+    """Callers' writes: (id, command) pairs. Each id ends in exactly one ``Answer``.
+
+    Ids are unique within a run, ascending, and shared with ``Read``.
+    """
+
+    requests: tuple[tuple[RequestId, bytes], ...]
+
+
+@attrs.frozen
+class Read:
+    """Callers' linearizable reads. Each id ends in exactly one ``ViewReady`` or ``Answer`` with an error."""
+
+    requests: tuple[RequestId, ...]
+
+
+@attrs.frozen
+class Receive:
+    """A message arrived from ``sender``, who is who it says it is and addressed this very node."""
+
+    sender: NodeId
+    message: PeerMessage
+
+
+@attrs.frozen
+class Checkpointed:
+    """The ``Checkpoint`` with this meta is on disk and synced."""
+
+    meta: CheckpointMeta
+
+
+Event = (
+    Submit
+    | Read
+    | Receive
+    | Checkpointed
+    | core_events.Timeout
+    | core_events.Persisted
+    | core_events.PersistFailed
+    | core_events.LogRead
+    | core_events.PeerUnreachable
+)
+
+# ---------------------------------------------------------------------- effects
+
+
+@attrs.frozen
+class Send:
+    """Try to deliver ``message``; it may be lost, delayed, duplicated or reordered (D5)."""
+
+    to: NodeId
+    message: PeerMessage
+
+
+@attrs.frozen
+class Answer:
+    """The end of a request: the state machine's answer, or the error for its caller."""
+
+    id: RequestId
+    result: bytes | RequestError
+
+
+@attrs.frozen
+class ViewReady:
+    """The local state now holds at least ``index``: the read may be served from ``replica.state``."""
+
+    id: RequestId
+    index: Index
+
+
+@attrs.frozen
+class Checkpoint:
+    """Write these changes (sorted; None deletes) with ``storage.checkpoint``, then say ``Checkpointed``.
+
+    At most one is under way at a time.
+    """
+
+    changes: tuple[tuple[bytes, bytes | None], ...]
+    meta: CheckpointMeta
+
+
+Effect = (
+    core_effects.Persist | Send | core_effects.ReadLog | core_effects.RoleChanged | Answer | ViewReady | Checkpoint
+)

@@ -1,0 +1,125 @@
+"""What huton asks of a disk. One contract suite runs over every implementation.
+
+A storage is two things: the *log* (hard state, entries, identity, birth), which is the authority and is
+synced batch by batch, and the *state*, which is written behind, one synced checkpoint at a time. After a
+crash the state is the last checkpoint, and the log above it is applied again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import attrs
+
+from huton.kv.statemachine import StateReader
+from huton.raft.effects import Persist
+from huton.raft.types import Boot, Configuration, Entry, Index, NodeId
+
+__all__ = ["Birth", "CheckpointMeta", "Identity", "Storage"]
+
+
+@attrs.frozen
+class Identity:
+    """Whose data directory this is; made with it and never changed.
+
+    Attributes:
+        name: the member's name, unique in its cluster.
+        incarnation: 16 random bytes, drawn when the directory was made.
+    """
+
+    name: str
+    incarnation: bytes
+
+    @property
+    def node_id(self) -> NodeId:
+        return NodeId(f"{self.name}#{self.incarnation.hex()}")
+
+
+@attrs.frozen
+class Birth:
+    """The cluster that this node belongs to, and the members it began with.
+
+    Attributes:
+        cluster_id: 16 random bytes, drawn by whoever proposed the birth.
+        configuration: the first configuration: what stands at index 0 of every member's log.
+    """
+
+    cluster_id: bytes
+    configuration: Configuration
+
+
+@attrs.frozen
+class CheckpointMeta:
+    """What a checkpoint holds: everything applied up to ``index``, and nothing above it."""
+
+    index: Index
+
+
+class Storage(Protocol):
+    """Blocking calls, from one thread at a time each for the log and the state.
+
+    ``persist``, ``save_birth`` and ``save_pledge`` have one caller at a time, so has ``checkpoint``; the two
+    may run beside each other and beside any reader. Whatever returns is on disk and synced.
+
+    Raises (any call):
+        CorruptRecord: a record that fails its checksum was met; the message names it.
+        OSError: the disk failed; after a failed sync nothing may be retried (D6).
+    """
+
+    @property
+    def identity(self) -> Identity: ...
+
+    @property
+    def birth(self) -> Birth | None:
+        """The cluster this node belongs to; None for a node that is not yet born."""
+        ...
+
+    @property
+    def pledge(self) -> bytes | None:
+        """The birth this node is pledged to, as the birth protocol encodes it; None for none."""
+        ...
+
+    def save_pledge(self, pledge: bytes | None) -> None:
+        """Replace the pledge."""
+        ...
+
+    def save_birth(self, birth: Birth) -> None:
+        """Become a member of a cluster, once; drops the pledge in the same write.
+
+        Raises:
+            WrongIdentity: this node already belongs to another cluster.
+        """
+        ...
+
+    def recover(self) -> Boot:
+        """Return what is durable; what is returned has been synced, so that it may be promised.
+
+        Raises:
+            ValueError: this node is not yet born.
+        """
+        ...
+
+    def persist(self, batch: Sequence[Persist]) -> None:
+        """Carry out *batch* in order as one atomic write with one sync (group commit)."""
+        ...
+
+    def read_log(self, first: Index, last: Index, bytes_max: int) -> tuple[Entry, ...]:
+        """Return entries *first* to *last* inclusive, at least one, then as many as stay within *bytes_max* of data.
+
+        Raises:
+            LookupError: entry *first* is not in the log.
+        """
+        ...
+
+    def state(self) -> StateReader:
+        """Return a live reader: each call on it sees the newest completed checkpoint, never a part of one."""
+        ...
+
+    def checkpoint(self, changes: Iterable[tuple[bytes, bytes | None]], meta: CheckpointMeta) -> None:
+        """Write *changes* (sorted by key; None deletes) and *meta* as one atomic, synced write."""
+        ...
+
+    def close(self) -> None:
+        """Close; after this every call fails. Idempotent."""
+        ...
