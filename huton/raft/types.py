@@ -173,6 +173,8 @@ class RaftConfig:
         inflight_messages_max: AppendEntries with entries sent to one follower and not yet acknowledged.
         uncommitted_bytes_max: payload bytes a leader holds uncommitted before it refuses
             proposals as overloaded.
+        window_bytes_max: payload bytes of applied entries kept in memory for slow followers;
+            older ones are read from storage.
     """
 
     id: NodeId
@@ -182,6 +184,7 @@ class RaftConfig:
     inflight_bytes_max: int = 8 << 20
     inflight_messages_max: int = 256
     uncommitted_bytes_max: int = 64 << 20
+    window_bytes_max: int = 16 << 20
 
 
 @attrs.frozen(kw_only=True)

@@ -1,0 +1,121 @@
+"""What is on this node's disk, what is on its way there, and what waits for it (rules R1 to R4).
+
+A driver starts every effect at once; so what may not leave before a sync stays here until ``Persisted``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from huton.raft.effects import Persist, Send
+from huton.raft.types import Entry, HardState, Index
+
+__all__ = ["WITHHELD_MAX", "Durability"]
+
+WITHHELD_MAX: Final = 1024
+"""Messages that wait for the disk; beyond it the newest is dropped, as a network may drop it (D5)."""
+
+
+@attrs.define
+class Pending:
+    """One ``Persist`` under way.
+
+    Attributes:
+        last_index: where the log on disk ends once it is done; lowered by a later truncation,
+            so that a late completion never marks replaced entries durable.
+    """
+
+    seq: int
+    last_index: Index
+    issued_at: int
+
+
+@attrs.define
+class Durability:
+    """Everything that a core knows about its own disk.
+
+    Invariant: entries up to ``index`` are synced, and are those of the log as it is now.
+
+    Attributes:
+        index: the last entry that is known to be synced.
+        seq: the newest ``Persist``.
+        durable_seq: the newest ``Persist`` that is done.
+        hard_state_seq: the ``Persist`` that holds the current term and vote.
+    """
+
+    index: Index
+    seq: int = 0
+    durable_seq: int = 0
+    hard_state_seq: int = 0
+    _pending: deque[Pending] = attrs.Factory(deque)
+    _withheld: deque[tuple[int, Send]] = attrs.Factory(deque)
+    # Gathered during one step, for one Persist at its end.
+    _truncate_from: Index | None = None
+    _first_index: Index = Index(0)
+    _entries: list[Entry] = attrs.Factory(list)
+
+    @property
+    def hard_state_durable(self) -> bool:
+        """Whether the current term and vote are synced."""
+        return self.hard_state_seq <= self.durable_seq
+
+    def oldest_pending_since(self) -> int | None:
+        """Return when the oldest unfinished ``Persist`` was issued, or None if the disk is idle."""
+        return self._pending[0].issued_at if self._pending else None
+
+    def change_hard_state(self) -> None:
+        """The term or the vote changed in this step."""
+        self.hard_state_seq = self.seq + 1
+
+    def truncate(self, first: Index) -> None:
+        """Entries from *first* on are dropped in this step, before any append."""
+        self._truncate_from = first
+        self.index = min(self.index, Index(first - 1))
+        for pending in self._pending:
+            pending.last_index = min(pending.last_index, Index(first - 1))
+
+    def append(self, first_index: Index, entries: Sequence[Entry]) -> None:
+        """*entries* are appended at *first_index* in this step."""
+        if not self._entries:
+            self._first_index = first_index
+        self._entries.extend(entries)
+
+    def withhold(self, send: Send) -> None:
+        """Keep *send* back until the current term and vote are synced (R1, R2, R4).
+
+        Writes are done in order, so the whole log as it stands is synced by then, too.
+        """
+        if len(self._withheld) < WITHHELD_MAX:
+            self._withheld.append((self.hard_state_seq, send))
+
+    def seal(self, now: int, hard_state: HardState, last_index: Index) -> Persist | None:
+        """Return what this step has to write, or None for nothing; *last_index* is where the log ends now."""
+        changed = self.hard_state_seq > self.seq
+        if not changed and self._truncate_from is None and not self._entries:
+            return None
+        self.seq += 1
+        self._pending.append(Pending(self.seq, last_index, now))
+        persist = Persist(
+            seq=self.seq,
+            hard_state=hard_state if changed else None,
+            truncate_from=self._truncate_from,
+            first_index=self._first_index,
+            entries=tuple(self._entries),
+        )
+        self._truncate_from = None
+        self._entries.clear()
+        return persist
+
+    def persisted(self, seq: int) -> list[Send]:
+        """Everything up to *seq* is synced; return the messages that may leave now."""
+        self.durable_seq = max(self.durable_seq, seq)
+        while self._pending and self._pending[0].seq <= seq:
+            self.index = max(self.index, self._pending.popleft().last_index)
+        released = []
+        while self._withheld and self._withheld[0][0] <= seq:
+            released.append(self._withheld.popleft()[1])
+        return released
