@@ -1,7 +1,7 @@
-"""Raft + state machine, still without I/O: what both drivers drive.
+"""What a driver tells a replica, and what a replica asks of its driver.
 
-``Replica.step(now, event) -> effects``. A driver owns the storage and carries the effects out under the
-rules D1 to D6 of ``docs/architecture.md``: start them in list order, wait for none of them.
+A driver owns the storage and carries the effects out under the rules D1 to D6 of
+``docs/architecture.md``: start them in list order, wait for none of them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,42 @@ import attrs
 from huton.errors import RequestError
 from huton.raft import effects as core_effects
 from huton.raft import events as core_events
-from huton.raft.types import Index, NodeId, RequestId
+from huton.raft.types import Index, NodeId, RaftConfig, RequestId
 from huton.storage.interface import CheckpointMeta
 from huton.wire import PeerMessage
+
+__all__ = [
+    "Answer",
+    "Checkpoint",
+    "Checkpointed",
+    "Effect",
+    "Event",
+    "Read",
+    "Receive",
+    "ReplicaConfig",
+    "Send",
+    "Submit",
+    "ViewReady",
+]
+
+
+@attrs.frozen(kw_only=True)
+class ReplicaConfig:
+    """How one replica behaves.
+
+    Attributes:
+        raft: how its core behaves.
+        request_timeout_ns: after this long a request is answered with an error.
+        overlay_bytes_max: applied changes held in memory before a checkpoint writes them. At four
+            times as much the disk is behind, and writes are refused as overloaded.
+        requests_max: callers' requests open at once; beyond it they are refused as overloaded.
+    """
+
+    raft: RaftConfig
+    request_timeout_ns: int = 5_000_000_000
+    overlay_bytes_max: int = 32 << 20
+    requests_max: int = 65_536
+
 
 # ---------------------------------------------------------------------- events
 
@@ -22,7 +55,7 @@ from huton.wire import PeerMessage
 class Submit:
     """Callers' writes: (id, command) pairs. Each id ends in exactly one ``Answer``.
 
-    Ids are unique within a run, ascending, and shared with ``Read``.
+    Ids are positive, unique within a run, ascending, and shared with ``Read``.
     """
 
     requests: tuple[tuple[RequestId, bytes], ...]
@@ -100,6 +133,4 @@ class Checkpoint:
     meta: CheckpointMeta
 
 
-Effect = (
-    core_effects.Persist | Send | core_effects.ReadLog | core_effects.RoleChanged | Answer | ViewReady | Checkpoint
-)
+Effect = core_effects.Persist | Send | core_effects.ReadLog | core_effects.RoleChanged | Answer | ViewReady | Checkpoint

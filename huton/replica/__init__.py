@@ -1,0 +1,31 @@
+"""Raft + state machine + callers' requests, still without I/O: what both drivers drive."""
+
+from huton.replica.contract import (
+    Answer,
+    Checkpoint,
+    Checkpointed,
+    Effect,
+    Event,
+    Read,
+    Receive,
+    ReplicaConfig,
+    Send,
+    Submit,
+    ViewReady,
+)
+from huton.replica.replica import Replica
+
+__all__ = [
+    "Answer",
+    "Checkpoint",
+    "Checkpointed",
+    "Effect",
+    "Event",
+    "Read",
+    "Receive",
+    "Replica",
+    "ReplicaConfig",
+    "Send",
+    "Submit",
+    "ViewReady",
+]

@@ -1,0 +1,299 @@
+"""``Replica``: one member without its I/O.
+
+Raft decides the order, the state machine carries commands out into an overlay over the last checkpoint, and
+callers get their answers. It decides nothing twice: what is safe to say when is the core's business.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from huton.errors import CommandFailed, OutcomeUnknown, Overloaded, RequestError, StorageError, command_failed
+from huton.kv.statemachine import ApplyContext, StateMachine, StateReader
+from huton.raft import Raft
+from huton.raft import effects as core
+from huton.raft import events as core_events
+from huton.raft.types import Boot, Entry, EntryKind, Index, NodeId, RequestId, Role, Status
+from huton.replica.callers import Callers, Leadership
+from huton.replica.contract import (
+    Checkpoint,
+    Checkpointed,
+    Effect,
+    Event,
+    Read,
+    Receive,
+    ReplicaConfig,
+    Send,
+    Submit,
+)
+from huton.replica.guests import Guests
+from huton.storage.interface import CheckpointMeta
+from huton.storage.overlay import Overlay
+from huton.wire import ForwardReads, ForwardWrites, Outcome, OutcomeStatus, ReadAnswers, WriteAnswers
+
+__all__ = ["Replica"]
+
+OVERLAY_FACTOR = 4
+"""Writes are refused once the overlay is this many times over the size that starts a checkpoint."""
+
+
+class Replica:
+    """One member: its core, its state machine, and the open requests of its callers.
+
+    Args:
+        config: how it behaves.
+        boot: what storage recovered.
+        base: live reader of the last completed checkpoint.
+        machine: the state machine.
+        timeouts: injected chance, see ``Raft``.
+        epoch: a number that no other run of this node has; drawn at random.
+    """
+
+    def __init__(
+        self,
+        config: ReplicaConfig,
+        *,
+        boot: Boot,
+        base: StateReader,
+        machine: StateMachine,
+        timeouts: Callable[[], int],
+        epoch: int,
+    ) -> None:
+        self._config = config
+        self._id = config.raft.id
+        self._machine = machine
+        self._epoch = epoch
+        self._raft = Raft(config.raft, boot, timeouts)
+        self._overlay = Overlay(base)
+        self._applied = boot.applied
+        self._checkpointing = False
+        self._leader: NodeId | None = None
+        self._term = boot.hard_state.term
+        self._callers = Callers(config)
+        self._guests = Guests()
+        # Proposals of this node that are committed and not yet applied.
+        self._committed: dict[Index, RequestId] = {}
+        self._out: list[Effect] = []
+
+    @property
+    def state(self) -> StateReader:
+        """Everything applied so far; it may lag behind the leader."""
+        return self._overlay
+
+    def status(self) -> Status:
+        """Return an immutable view of the core."""
+        return self._raft.status()
+
+    def deadline(self) -> int | None:
+        """Return when the driver must send ``Timeout`` next, or None for never (the disk failed)."""
+        deadline = self._raft.deadline()
+        callers = self._callers.deadline()
+        if deadline is None or callers is None:
+            return deadline
+        return min(deadline, callers)
+
+    def step(self, now: int, event: Event) -> list[Effect]:
+        """Take in *event* at *now* (monotonic nanoseconds) and return what the driver has to do.
+
+        Raises:
+            SafetyViolation: the cluster's promise is broken; the node must stop.
+            MemoryError, OSError: from the state machine or what it reads; the node must stop.
+            RuntimeError: the disk failed before; this run of the node is over.
+        """
+        match event:
+            case Submit():
+                self._callers.add_writes(now, event.requests, self._refusal())
+            case Read():
+                self._callers.add_reads(now, event.requests)
+            case Receive():
+                self._receive(now, event)
+            case Checkpointed():
+                self._overlay.drop_sealed()
+                self._checkpointing = False
+                self._checkpoint_if_due()
+            case core_events.Timeout():
+                self._drive(now, event)
+                self._callers.expire(now)
+            case core_events.PeerUnreachable():
+                self._drive(now, event)
+                if event.peer == self._leader:
+                    self._callers.lose_contact(None)
+            case core_events.PersistFailed():
+                self._drive(now, event)
+                self._callers.end()
+            case _:
+                self._drive(now, event)
+        return self._finish(now)
+
+    # ------------------------------------------------------------------ requests
+
+    def _leadership(self) -> Leadership | None:
+        return None if self._leader is None else (self._leader, self._term)
+
+    @property
+    def _leads(self) -> bool:
+        return self._leader == self._id
+
+    def _refusal(self) -> RequestError | None:
+        if self._overlay.bytes_total >= OVERLAY_FACTOR * self._config.overlay_bytes_max:
+            return Overloaded("this node's disk is behind with its checkpoints")
+        return None
+
+    def _route(self, now: int) -> None:
+        """Give every waiting request to the leader, if one is known."""
+        leader = self._leadership()
+        if leader is None:
+            return
+        reads = self._callers.reads_for(now, leader)
+        writes = self._callers.writes_for(leader)
+        if self._leads:
+            if writes:
+                self._drive(now, core_events.Propose(writes))
+            if reads:
+                self._drive(now, core_events.ReadIndex(reads))
+            return
+        if writes:
+            self._out.append(Send(leader[0], ForwardWrites(term=leader[1], epoch=self._epoch, requests=writes)))
+        if reads:
+            self._out.append(Send(leader[0], ForwardReads(epoch=self._epoch, requests=reads)))
+
+    def _receive(self, now: int, event: Receive) -> None:
+        message = event.message
+        match message:
+            case ForwardWrites():
+                overloaded = self._refusal() is not None
+                requests = self._guests.take_writes(event.sender, message, leads=self._leads, overloaded=overloaded)
+                if requests:
+                    self._drive(now, core_events.Propose(requests))
+            case ForwardReads():
+                reads = self._guests.take_reads(event.sender, message, term=self._term, leads=self._leads)
+                if reads:
+                    self._drive(now, core_events.ReadIndex(reads))
+            case WriteAnswers():
+                if message.epoch == self._epoch:
+                    for id, outcome in message.answers:
+                        self._end_write(id, outcome, (event.sender, message.term))
+            case ReadAnswers():
+                if message.epoch == self._epoch:
+                    for id, index in message.answers:
+                        self._callers.read_index(id, index)
+            case _:
+                self._drive(now, core_events.Receive(event.sender, message))
+
+    def _end_write(self, id: RequestId, outcome: Outcome, by: Leadership) -> None:
+        """A write has ended, or *by* has refused it: a guest's, whose id is negative, or a caller's."""
+        if id < 0:
+            self._guests.answer_write(id, outcome)
+        elif outcome.status is OutcomeStatus.NOT_LEADER:
+            self._callers.refuse_write(id, by)
+        else:
+            self._callers.answer_write(id, _result(outcome))
+
+    def _end_read(self, id: RequestId, index: Index | None) -> None:
+        """A read's index is known, or, for None, this node can't tell it."""
+        if id < 0:
+            self._guests.answer_read(id, index)
+        else:
+            self._callers.read_index(id, index)
+
+    def _role_changed(self, effect: core.RoleChanged) -> None:
+        self._leader, self._term = effect.leader, effect.term
+        if effect.role is Role.LEADER:
+            self._guests.lead(effect.term)
+        self._callers.lose_contact(self._leadership())
+        self._out.append(effect)
+
+    # ------------------------------------------------------------------- the core
+
+    def _drive(self, now: int, event: core_events.Event) -> None:
+        """Step the core, and carry out here what needs no driver."""
+        effects = deque(self._raft.step(now, event))
+        while effects:
+            effect = effects.popleft()
+            match effect:
+                case core.Send():
+                    self._out.append(Send(effect.to, effect.message))
+                case core.Persist() | core.ReadLog():
+                    self._out.append(effect)
+                case core.Committed():
+                    self._committed[effect.index] = effect.id
+                case core.Apply():
+                    self._apply(effect)
+                    effects.extend(self._raft.step(now, core_events.Applied(self._applied)))
+                case core.ReadReady():
+                    self._end_read(effect.id, effect.index)
+                case core.Rejected():
+                    self._rejected(effect)
+                case core.Undecided():
+                    self._end_write(effect.id, Outcome(OutcomeStatus.UNKNOWN), (self._id, self._term))
+                case core.RoleChanged():
+                    self._role_changed(effect)
+
+    def _rejected(self, effect: core.Rejected) -> None:
+        """The core refused a proposal as too much, or a read because this node leads no more.
+
+        It is never asked to append where it does not lead: ``_leads`` follows every step.
+        """
+        if effect.reason is core.Reason.OVERLOADED:
+            self._end_write(effect.id, Outcome(OutcomeStatus.OVERLOADED), (self._id, self._term))
+        else:
+            self._end_read(effect.id, None)
+
+    # ------------------------------------------------------------------- the state
+
+    def _apply(self, effect: core.Apply) -> None:
+        """Carry out committed commands, in order, each at once or not at all."""
+        index = effect.first_index
+        for entry in effect.entries:
+            outcome = self._carry_out(index, entry) if entry.kind is EntryKind.COMMAND else None
+            id = self._committed.pop(index, None)
+            if id is not None and outcome is not None:
+                self._end_write(id, outcome, (self._id, self._term))
+            index = Index(index + 1)
+        self._applied = Index(index - 1)
+        self._checkpoint_if_due()
+
+    def _carry_out(self, index: Index, entry: Entry) -> Outcome:
+        transaction = self._overlay.begin()
+        try:
+            data = self._machine.apply(ApplyContext(index, entry.stamp), entry.data, transaction)
+        except CommandFailed as error:
+            return Outcome(OutcomeStatus.FAILED, code=error.code, message=str(error))
+        except (MemoryError, OSError, StorageError):
+            # No outcome of the command: another replica would have another one.
+            raise
+        except Exception as error:
+            return Outcome(OutcomeStatus.FAILED, code="machine-error", message=f"{type(error).__name__}: {error}")
+        transaction.commit()
+        return Outcome(OutcomeStatus.DONE, data=data)
+
+    def _checkpoint_if_due(self) -> None:
+        """Have the overlay written once it is large enough, one checkpoint at a time."""
+        if self._checkpointing or self._overlay.bytes_active < self._config.overlay_bytes_max:
+            return
+        self._checkpointing = True
+        self._out.append(Checkpoint(self._overlay.seal(), CheckpointMeta(self._applied)))
+
+    def _finish(self, now: int) -> list[Effect]:
+        """Send every request where it belongs now, and return what the step asks of the driver."""
+        self._route(now)
+        self._callers.applied(self._applied)
+        self._out.extend(self._guests.answers())
+        self._out.extend(self._callers.answers)
+        self._callers.answers.clear()
+        out, self._out = self._out, []
+        return out
+
+
+def _result(outcome: Outcome) -> bytes | RequestError:
+    """Return what the caller of a write gets for *outcome*."""
+    match outcome.status:
+        case OutcomeStatus.DONE:
+            return outcome.data
+        case OutcomeStatus.FAILED:
+            return command_failed(outcome.code, outcome.message)
+        case OutcomeStatus.OVERLOADED:
+            return Overloaded("the leader has too much under way; nothing was written")
+        case _:
+            return OutcomeUnknown("leadership changed before the write was decided; it may have happened")
