@@ -6,15 +6,17 @@ still mislead nobody. The protocol is in ``huton.runtime.birth``.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import attrs
+import msgspec
 
 from huton.raft.types import Member, NodeId
 from huton.wire.codec import Codec
 from huton.wire.handshake import ClusterId, is_member
 
 __all__ = [
+    "MEMBERS_MAX",
     "BirthAborted",
     "BirthDecided",
     "BirthElsewhere",
@@ -24,6 +26,11 @@ __all__ = [
     "decode_birth",
     "encode_birth",
 ]
+
+MEMBERS_MAX: Final = 64
+"""The most members of a birth, and the most nodes that a notice lists."""
+
+_Members = Annotated[tuple[Member, ...], msgspec.Meta(max_length=MEMBERS_MAX)]
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +47,7 @@ class BirthNotice:
 
     member: Member
     expect: int
-    known: tuple[Member, ...]
+    known: _Members
     pledged: ClusterId | None
     proposer: NodeId | None
 
@@ -57,7 +64,7 @@ class BirthProposal:
 
     cluster_id: ClusterId
     proposer: NodeId
-    members: tuple[Member, ...]
+    members: _Members
 
 
 @attrs.frozen(kw_only=True)
@@ -72,7 +79,7 @@ class BirthDecided:
     """From a member: this cluster is born; it holds the pledges of all its members."""
 
     cluster_id: ClusterId
-    members: tuple[Member, ...]
+    members: _Members
 
 
 @attrs.frozen(kw_only=True)
