@@ -68,6 +68,7 @@ class Replica:
         self._overlay = Overlay(base)
         self._applied = boot.applied
         self._checkpointing = False
+        self._ended = False
         self._leader: NodeId | None = None
         self._term = boot.hard_state.term
         self._callers = Callers(config)
@@ -101,6 +102,8 @@ class Replica:
             MemoryError, OSError: from the state machine or what it reads; the node must stop.
             RuntimeError: the disk failed before; this run of the node is over.
         """
+        if self._ended:
+            raise RuntimeError("the disk failed; this run of the node is over")
         match event:
             case Submit():
                 self._callers.add_writes(now, event.requests, self._refusal())
@@ -122,6 +125,7 @@ class Replica:
             case core_events.PersistFailed():
                 self._drive(now, event)
                 self._callers.end()
+                self._ended = True
             case _:
                 self._drive(now, event)
         return self._finish(now)
