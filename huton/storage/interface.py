@@ -64,7 +64,8 @@ class Storage(Protocol):
 
     Raises (any call):
         CorruptRecord: a record that fails its checksum was met; the message names it.
-        OSError: the disk failed; after a failed sync nothing may be retried (D6).
+        OSError: the disk failed; every later write fails, too, for nothing may be retried after a failed sync (D6).
+        StorageError: a bound of the storage is reached (full map); nothing was written.
     """
 
     @property
@@ -87,6 +88,8 @@ class Storage(Protocol):
     def save_birth(self, birth: Birth) -> None:
         """Become a member of a cluster, once; drops the pledge in the same write.
 
+        To be born again as the same changes nothing.
+
         Raises:
             WrongIdentity: this node already belongs to another cluster.
         """
@@ -97,11 +100,18 @@ class Storage(Protocol):
 
         Raises:
             ValueError: this node is not yet born.
+            CorruptRecord: also where pieces contradict each other.
         """
         ...
 
     def persist(self, batch: Sequence[Persist]) -> None:
-        """Carry out *batch* in order as one atomic write with one sync (group commit)."""
+        """Carry out *batch* in order as one atomic write with one sync (group commit).
+
+        Raises:
+            SafetyViolation: it would cut off an entry that a checkpoint holds; nothing was written.
+            ValueError: it would leave a gap, or an entry of a term that the hard state has not reached, or this
+                node is not yet born; nothing was written.
+        """
         ...
 
     def read_log(self, first: Index, last: Index, bytes_max: int) -> tuple[Entry, ...]:
@@ -117,9 +127,13 @@ class Storage(Protocol):
         ...
 
     def checkpoint(self, changes: Iterable[tuple[bytes, bytes | None]], meta: CheckpointMeta) -> None:
-        """Write *changes* (sorted by key; None deletes) and *meta* as one atomic, synced write."""
+        """Write *changes* (sorted by key; None deletes) and *meta* as one atomic, synced write.
+
+        Raises:
+            ValueError: *meta* goes back, or above the end of the log; nothing was written.
+        """
         ...
 
     def close(self) -> None:
-        """Close; after this every call fails. Idempotent."""
+        """Close; after this every call fails with ``ValueError``. Idempotent."""
         ...
