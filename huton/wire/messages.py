@@ -140,10 +140,7 @@ def _at_least_zero(*fields: str) -> Callable[[Any], bool]:
 def _append_in_range(message: AppendEntries) -> bool:
     if min(message.term, message.prev_log_index, message.prev_log_term, message.leader_commit, message.round) < 0:
         return False
-    for entry in message.entries:
-        if entry.term < 0 or entry.stamp < 0:
-            return False
-    return True
+    return all(entry.term >= 0 and entry.stamp >= 0 for entry in message.entries)
 
 
 def _writes_in_range(message: ForwardWrites) -> bool:
