@@ -216,7 +216,7 @@ def accept_entries(state: RaftState, now: int, event: Receive) -> None:
     state.round_seen = max(state.round_seen, message.round)
     prev, entries = message.prev_log_index, message.entries
     if prev < state.commit_index:
-        # Committed entries are every later leader's (Leader Completeness): what overlaps them agrees.
+        _check_committed(state, message)
         entries = entries[state.commit_index - prev :]
         prev = state.commit_index
     elif state.log.term_at(prev) != message.prev_log_term:
@@ -242,6 +242,15 @@ def _follow(state: RaftState, now: int, leader: NodeId) -> None:
     state.election_deadline = now + state.election_timeout_ns
 
 
+def _check_committed(state: RaftState, message: AppendEntries) -> None:
+    """Committed entries are every later leader's (Leader Completeness): what overlaps them must agree."""
+    overlap = message.entries[: state.commit_index - message.prev_log_index]
+    for index, entry in enumerate(overlap, start=message.prev_log_index + 1):
+        term = state.log.term_at(Index(index))
+        if term not in (None, entry.term):
+            raise SafetyViolation(f"committed entry {index} has term {term}, yet the leader has term {entry.term}")
+
+
 def _append_new(state: RaftState, prev: Index, entries: tuple[Entry, ...]) -> bool:
     """Append the entries that are not in the log yet; replace a conflicting tail, and only that.
 
@@ -254,8 +263,6 @@ def _append_new(state: RaftState, prev: Index, entries: tuple[Entry, ...]) -> bo
         if term == entry.term:
             continue
         if term is not None:
-            if index <= state.commit_index:
-                raise SafetyViolation(f"committed entry {index} has term {term}, yet the leader has term {entry.term}")
             state.log.truncate(index)
             state.durability.truncate(index)
         append_entries(state, list(entries[position:]))
