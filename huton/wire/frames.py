@@ -26,9 +26,9 @@ FRAME_BYTES_MAX: Final = 32 << 20
 """The longest payload. The largest legal AppendEntries is a full batch (``RaftConfig.append_bytes_max``,
 1 MiB) and one entry of the largest command (16 MiB), each with its framing; the rest is room to spare."""
 
-HELLO_BYTES_MAX: Final = 16 << 10
+HELLO_BYTES_MAX: Final = 32 << 10
 """The longest payload of a stranger: what an unknown peer can make us hold before it has said who it is, and
-all that a birth of a hundred members needs."""
+all that the birth of the largest cluster needs."""
 
 _MAGIC: Final = b"hu"
 _VERSION: Final = 1

@@ -148,7 +148,7 @@ def _writes_in_range(message: ForwardWrites) -> bool:
 
 
 def _write_answers_in_range(message: WriteAnswers) -> bool:
-    return min((message.epoch, *(id for id, _ in message.answers))) >= 0
+    return min(message.term, message.epoch, *(id for id, _ in message.answers)) >= 0
 
 
 def _reads_in_range(message: ForwardReads) -> bool:

@@ -200,15 +200,17 @@ def test_increment_counts_from_nothing(world: World) -> None:
         b"1_0",
         "\N{ARABIC-INDIC DIGIT ONE}".encode(),
         b"9223372036854775808",
-        b"1" * 300,
+        b"-9223372036854775809",
+        b"1" * 5_000,
     ],
 )
 def test_increment_refuses_what_is_no_integer(world: World, value: bytes) -> None:
     """As in redis: one spelling for each integer of 64 bits, and nothing else."""
     world.apply(Set(b"b", b"k", value))
 
-    with pytest.raises(NotAnInteger):
-        world.apply(Increment(b"b", b"k"))
+    for amount in (1, -1):
+        with pytest.raises(NotAnInteger):
+            world.apply(Increment(b"b", b"k", amount))
     assert get_entry(world.state, b"b", b"k") == KeyValue(b"k", value, 1, 1, 1)
 
 
