@@ -1,0 +1,210 @@
+"""What the redis door remembers: of itself, of each connection, and of scans that go on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from huton.env import Clock
+from huton.errors import (
+    CommandFailed,
+    InvalidRequest,
+    NoLeader,
+    NotAnInteger,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    RequestError,
+)
+from huton.frontends.listening import Tally
+from huton.frontends.resp_protocol import Command, Failure, Reply
+
+if TYPE_CHECKING:
+    from huton.runtime.bucket import Bucket, KeyValue
+    from huton.runtime.node import Node
+
+__all__ = ["Cursors", "Door", "Handler", "Lookup", "Place", "Session", "Spec", "Store", "failure_of"]
+
+CURSORS_MAX: Final = 4_096
+"""Places of unfinished SCANs that one door remembers; the one unused for longest is forgotten."""
+
+FIRST_BUCKET: Final = "0"
+"""The bucket that a connection starts in: what redis calls database 0."""
+
+_WORDS: Final[tuple[tuple[type[RequestError], str], ...]] = (
+    (NoLeader, "NOLEADER"),
+    (NotLeader, "NOLEADER"),
+    (OutcomeUnknown, "OUTCOMEUNKNOWN"),
+    (Overloaded, "OVERLOADED"),
+)
+
+
+def failure_of(error: RequestError) -> Failure:
+    """Return what a redis client is told of *error*."""
+    for kind, word in _WORDS:
+        if isinstance(error, kind):
+            return Failure(f"{word} {error}")
+    if isinstance(error, NotAnInteger):
+        return Failure("ERR value is not an integer or out of range")
+    if isinstance(error, CommandFailed):
+        return Failure(f"ERR {error.code}: {error}")
+    return Failure(f"ERR {error}")
+
+
+@attrs.frozen
+class Place:
+    """Where a SCAN goes on.
+
+    Attributes:
+        bucket: the bucket that is scanned.
+        after: the last key that was looked at.
+        previous: the cursor that led here; 0 if the scan had just begun.
+    """
+
+    bucket: bytes | str
+    after: bytes
+    previous: int
+
+
+class Cursors:
+    """The places of unfinished SCANs, each under a number.
+
+    They belong to the door, not to a connection, because clients with a pool send each step of a scan
+    over whichever connection is free. A place is a key, and keys are scanned in order: a key that is
+    there all the time is found once, whatever comes and goes around it. Numbers are drawn at
+    random, so that one from before a restart is refused instead of meaning some other place.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._places: dict[int, Place] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def remember(self, bucket: bytes | str, after: bytes, *, previous: int) -> int:
+        """Return a new cursor; the one before *previous* is forgotten.
+
+        *previous* itself stays, for a client that has lost the answer and asks again.
+        """
+        if previous in self._places:
+            self._places.pop(self._places[previous].previous, None)
+        cursor = self._random.getrandbits(63) | 1
+        self._places[cursor] = Place(bucket, after, previous)
+        if len(self._places) > CURSORS_MAX:
+            del self._places[next(iter(self._places))]
+        return cursor
+
+    def find(self, cursor: int) -> Place | None:
+        """Return the place, which counts as used now."""
+        place = self._places.pop(cursor, None)
+        if place is not None:
+            self._places[cursor] = place
+        return place
+
+
+class Door:
+    """What the connections of one door share."""
+
+    def __init__(self, node: Node, clock: Clock, random: Random, tally: Tally, *, version: str) -> None:
+        self.node = node
+        self.clock = clock
+        self.version = version
+        self.cursors = Cursors(random)
+        self.started_ns = clock.now()
+        self.tally = tally
+        self.commands = 0
+
+
+class Session:
+    """One connection: what its client has chosen.
+
+    Attributes:
+        protocol: 2 or 3: how replies are written.
+        closing: whether the connection closes once what was answered so far is sent.
+    """
+
+    def __init__(self, door: Door, number: int) -> None:
+        self.door = door
+        self.number = number
+        self.library: dict[str, str] = {"lib-name": "", "lib-ver": ""}
+        self.closing = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Be as a connection is when it has just been accepted."""
+        self.protocol = 2
+        self.name = b""
+        self.select(FIRST_BUCKET)
+
+    def select(self, bucket: bytes | str) -> None:
+        """Use *bucket* from now on.
+
+        Raises:
+            InvalidRequest: that is no name for a bucket.
+        """
+        self.bucket: Bucket = self.door.node.bucket(bucket)
+        self.bucket_name: bytes | str = bucket
+
+
+# ----------------------------------------------------------- kinds of commands
+
+Handler = Callable[[Session, Command], Awaitable[Reply]]
+"""Carries out one command. May raise ``RequestError``, which becomes an error reply."""
+
+
+@attrs.frozen
+class Lookup:
+    """A command that is answered from the entries of some keys; neighbours share one read.
+
+    Attributes:
+        keys: which keys.
+        answer: the reply, from the entries of those keys, in their order.
+    """
+
+    keys: Callable[[Command], Sequence[bytes]]
+    answer: Callable[[Sequence[KeyValue | None]], Reply]
+
+
+@attrs.frozen
+class Store:
+    """A command that sets keys and is answered with OK; neighbours share one write.
+
+    Attributes:
+        items: what to set; None if this command asks for more than that.
+        otherwise: carries out a command that does.
+    """
+
+    items: Callable[[Command], Sequence[tuple[bytes, bytes]] | None]
+    otherwise: Handler | None = None
+
+
+@attrs.frozen
+class Spec:
+    """One row of the command table.
+
+    Attributes:
+        act: what carries it out.
+        arity: how many arguments, the name included; at least that many if negative.
+        summary: one line for people.
+        flags: redis' words for what it does.
+        keys: (first, last, step) positions of keys among the arguments; a negative last counts
+            from the end; (0, 0, 0) if there are none.
+        group: redis' word for what it belongs to.
+    """
+
+    act: Handler | Lookup | Store
+    arity: int
+    summary: str
+    flags: tuple[str, ...] = ()
+    keys: tuple[int, int, int] = (0, 0, 0)
+    group: str = "connection"
+
+    def check_arity(self, command: Command) -> None:
+        """Raises InvalidRequest, in redis' words, for a wrong number of arguments."""
+        if len(command) != self.arity if self.arity >= 0 else len(command) < -self.arity:
+            name = command[0].decode("ascii", "replace").lower()
+            raise InvalidRequest(f"wrong number of arguments for '{name}' command")
