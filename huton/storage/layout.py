@@ -157,15 +157,8 @@ def decode_entry_header(owner: int, key: bytes, record: bytes | memoryview) -> E
     Raises:
         CorruptRecord: the header is not what was written at *key*.
     """
-    head = record[: ENTRY_HEAD.size]
-    if len(record) < ENTRY_DATA_AT or crc32(head, crc32(key, owner)) != int.from_bytes(
-        record[ENTRY_HEAD.size : ENTRY_DATA_AT], "big"
-    ):
-        raise _corrupt(f"log: entry {entry_index(key)}", record)
-    version, kind, term, stamp, _ = ENTRY_HEAD.unpack(head)
-    if version != VERSION:
-        raise _unknown_version(f"log: entry {entry_index(key)}", version)
-    return EntryHeader(term, _entry_kind(key, kind), stamp)
+    _, kind, term, stamp, _ = _check_head(owner, key, record)
+    return EntryHeader(Term(term), ENTRY_KINDS[kind], stamp)
 
 
 def decode_entry(owner: int, key: bytes, record: bytes) -> Entry:
@@ -174,18 +167,25 @@ def decode_entry(owner: int, key: bytes, record: bytes) -> Entry:
     Raises:
         CorruptRecord: the record is not what was written at *key*.
     """
-    header = decode_entry_header(owner, key, record)
+    _, kind, term, stamp, data_checksum = _check_head(owner, key, record)
     data = record[ENTRY_DATA_AT:]
-    if crc32(data) != int.from_bytes(record[ENTRY_HEAD.size - 4 : ENTRY_HEAD.size], "big"):
+    if crc32(data) != data_checksum:
         raise _corrupt(f"log: data of entry {entry_index(key)}", record)
-    return Entry(header.term, header.kind, header.stamp, data)
+    return Entry(Term(term), ENTRY_KINDS[kind], stamp, data)
 
 
-def _entry_kind(key: bytes, kind: int) -> EntryKind:
-    try:
-        return ENTRY_KINDS[kind]
-    except KeyError:
-        raise CorruptRecord(f"log: entry {entry_index(key)}: kind {kind} is unknown") from None
+def _check_head(owner: int, key: bytes, record: bytes | memoryview) -> tuple[int, int, int, int, int]:
+    if len(record) < ENTRY_DATA_AT:
+        raise _corrupt(f"log: entry {entry_index(key)}", record)
+    checksum = crc32(record[: ENTRY_HEAD.size], crc32(key, owner))
+    if record[ENTRY_HEAD.size : ENTRY_DATA_AT] != checksum.to_bytes(4, "big"):
+        raise _corrupt(f"log: entry {entry_index(key)}", record)
+    head: tuple[int, int, int, int, int] = ENTRY_HEAD.unpack_from(record)
+    if head[0] != VERSION:
+        raise _unknown_version(f"log: entry {entry_index(key)}", head[0])
+    if head[1] not in ENTRY_KINDS:
+        raise CorruptRecord(f"log: entry {entry_index(key)}: kind {head[1]} is unknown")
+    return head
 
 
 # -------------------------------------------------------------------------- records of the log environment
