@@ -90,6 +90,13 @@ def change_log(log: list[Entry], persist: Persist) -> None:
 class Cluster:
     """*size* servers, all up, with logs of *log_terms*, in the order of ``ALL``.
 
+    Attributes:
+        network: what is under way, oldest first.
+        answers: per request what it was answered; one answer at most.
+        commands: per proposal its command.
+        lost: requests whose server crashed before it answered them.
+        committed: per index the entry that some server knows to be committed.
+
     Args:
         terms: their durable terms; each is that of the last entry by default.
         timeouts: the chance of every core; constant by default.
@@ -108,12 +115,15 @@ class Cluster:
         self.now = BOOTED
         self.network: list[Flight] = []
         self.answers: dict[RequestId, list[Effect]] = {}
+        self.commands: dict[RequestId, bytes] = {}
+        self.lost: set[RequestId] = set()
         self.committed: dict[int, Entry] = {}
         self._size = size
         self._timeouts = timeouts
         self._settings = settings
         self._leaders: dict[int, NodeId] = {}
         self._entries: dict[tuple[int, int], tuple[Entry, int]] = {}
+        self._asked: dict[RequestId, NodeId] = {}
         self._read_floor: dict[RequestId, int] = {}
         self._last_request = 0
         self.servers = {id: Server(id) for id in ALL[:size]}
@@ -153,13 +163,14 @@ class Cluster:
 
     def propose(self, id: NodeId, count: int = 1, *, padding: int = 0) -> list[RequestId]:
         """Propose *count* commands that carry their own request id, and *padding* bytes."""
-        ids = self._new_requests(count)
-        self.step(id, Propose(tuple((id, str(id).encode() + b"." * padding) for id in ids)))
+        ids = self._new_requests(id, count)
+        self.commands.update((request, str(request).encode() + b"." * padding) for request in ids)
+        self.step(id, Propose(tuple((request, self.commands[request]) for request in ids)))
         return ids
 
     def read(self, id: NodeId, count: int = 1) -> list[RequestId]:
-        ids = self._new_requests(count)
-        self._read_floor.update((id, max(self.committed, default=0)) for id in ids)
+        ids = self._new_requests(id, count)
+        self._read_floor.update((request, max(self.committed, default=0)) for request in ids)
         self.step(id, ReadIndex(tuple(ids)))
         return ids
 
@@ -208,6 +219,11 @@ class Cluster:
         server.syncing.clear()
         server.applying.clear()
         server.reading.clear()
+        self.lost.update(request for request in self.open_requests() if self._asked[request] == id)
+
+    def open_requests(self) -> list[RequestId]:
+        """Return the requests that still wait for an answer, and can get one."""
+        return [request for request, answers in self.answers.items() if not answers and request not in self.lost]
 
     def restart(self, id: NodeId, applied: int = 0) -> None:
         """Boot from the disk, and from a state machine that kept *applied* entries at most."""
@@ -323,14 +339,15 @@ class Cluster:
         assert len(self.answers[id]) == 1, f"request {id} ends in exactly one answer"
         match answer:
             case Committed(_, index):
-                assert server.log[index - 1].data.rstrip(b".") == str(id).encode(), "it is committed where it says"
+                assert server.log[index - 1].data == self.commands[id], "it is committed where it says"
             case ReadReady(_, index):
                 assert index >= self._read_floor[id], "thesis §6.4: a read sees what was committed when it was asked"
 
-    def _new_requests(self, count: int) -> list[RequestId]:
+    def _new_requests(self, asked: NodeId, count: int) -> list[RequestId]:
         ids = [RequestId(self._last_request + 1 + position) for position in range(count)]
         self._last_request += count
         self.answers.update((id, []) for id in ids)
+        self._asked.update((id, asked) for id in ids)
         return ids
 
 
