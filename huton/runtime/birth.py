@@ -1,0 +1,530 @@
+"""How a cluster is born exactly once: a state machine without I/O.
+
+Every node tells all others that it hears of who it is (``BirthNotice``). The one with the smallest name among
+``expect`` of them *proposes* a birth; every node durably *pledges* to at most one; only with the pledges of all of
+them does the proposer *decide*, which is one durable write of the cluster's id and first configuration. The others
+write the same before they take any part in the cluster.
+
+Why there is at most one birth among nodes that share a member:
+
+- A decision needs the durable pledge of every member, the proposer's own included.
+- A pledge is released only by its proposer's abort, and a proposer that has aborted a birth durably gave up its
+  own pledge to it: it can't decide that birth any more, and its id is never drawn again.
+- A proposer that restarts aborts what it had not decided. A member that asks after a birth is told the truth by
+  whoever belongs to it, or by its proposer.
+
+Of two proposals that stand in each other's way the one with the larger proposer yields; one that gets nowhere is
+aborted after a while, so that nodes which have gone for good are replaced by others. What no protocol can heal is a
+*proposer* whose disk is lost between proposal and decision: its members wait for it, because it may have decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from huton.errors import CorruptRecord, FrameError
+from huton.raft.types import Configuration, Member, NodeId
+from huton.storage.interface import Birth
+from huton.wire.birth import (
+    MEMBERS_MAX,
+    BirthAborted,
+    BirthDecided,
+    BirthElsewhere,
+    BirthMessage,
+    BirthNotice,
+    BirthProposal,
+    decode_birth,
+    encode_birth,
+)
+from huton.wire.handshake import member_name
+
+__all__ = [
+    "BirthProtocol",
+    "Born",
+    "Effect",
+    "Event",
+    "Heard",
+    "Met",
+    "Report",
+    "SaveBirth",
+    "SavePledge",
+    "Saved",
+    "Tell",
+    "Timeout",
+]
+
+NOTICE_INTERVAL_NS: Final = 250_000_000
+"""How often a node without a cluster tells the others where it stands."""
+
+FRESH_NS: Final = 2_000_000_000
+"""A node that was heard within this time counts as being there."""
+
+FORGET_NS: Final = 10_000_000_000
+"""A node that was not heard for so long is no longer dialled."""
+
+PROPOSAL_NS: Final = 10_000_000_000
+"""A proposal that has not all its pledges by then is aborted."""
+
+
+@attrs.frozen
+class Met:
+    """A handshake with this node went well, whoever dialled."""
+
+    member: Member
+
+
+@attrs.frozen
+class Heard:
+    """A message arrived from ``sender``, who is who it says it is."""
+
+    sender: NodeId
+    message: BirthMessage
+
+
+@attrs.frozen
+class Saved:
+    """The one write that was asked for is on disk and synced."""
+
+
+@attrs.frozen
+class Timeout:
+    """``deadline()`` has passed."""
+
+
+Event = Met | Heard | Saved | Timeout
+
+
+@attrs.frozen
+class SavePledge:
+    """Write this with ``storage.save_pledge``, then say ``Saved``. One write is asked for at a time."""
+
+    pledge: bytes | None
+
+
+@attrs.frozen
+class SaveBirth:
+    """Write this with ``storage.save_birth``, then say ``Saved``. One write is asked for at a time."""
+
+    birth: Birth
+
+
+@attrs.frozen
+class Tell:
+    """Try to deliver ``message``; it may be lost, delayed, doubled or reordered."""
+
+    to: NodeId
+    message: BirthMessage
+
+
+@attrs.frozen
+class Born:
+    """This node durably belongs to a cluster now."""
+
+    birth: Birth
+
+
+@attrs.frozen
+class Report:
+    """Something that whoever runs this node should read.
+
+    Attributes:
+        urgent: whether somebody has to act.
+    """
+
+    text: str
+    urgent: bool
+
+
+Effect = SavePledge | SaveBirth | Tell | Born | Report
+
+
+@attrs.define
+class _Peer:
+    """What this node knows of another one.
+
+    Attributes:
+        member: who and where.
+        seen_at: when it was last met or heard, or first told of; nanoseconds.
+        heard_at: when its last notice came, or None: then it is known from others only.
+        free: whether that notice makes it one to propose a birth with: as many members
+            expected as here, and not pledged to anybody else's.
+    """
+
+    member: Member
+    seen_at: int
+    heard_at: int | None = None
+    free: bool = False
+
+
+class BirthProtocol:
+    """One node's part in the birth of its cluster, and afterwards its memory of it.
+
+    Args:
+        member: this node.
+        expect: how many members the cluster is to have, at least 1; unused once born.
+        birth: what storage holds.
+        pledge: what storage holds.
+        draw_cluster_id: returns 16 random bytes; the only source of chance.
+
+    Raises:
+        CorruptRecord: *pledge* is no pledge.
+    """
+
+    def __init__(
+        self,
+        *,
+        member: Member,
+        expect: int,
+        birth: Birth | None,
+        pledge: bytes | None,
+        draw_cluster_id: Callable[[], bytes],
+    ) -> None:
+        self._me = member
+        self._expect = expect
+        self._draw_cluster_id = draw_cluster_id
+        self._birth = birth
+        # Invariant: what is durable. It changes on Saved only, so that nothing is told before it is true.
+        self._pledge = None if pledge is None else _decode_pledge(pledge)
+        # Invariant: at most one write is under way, and while it is nothing else is decided.
+        self._write: SavePledge | SaveBirth | None = None
+        self._peers: dict[NodeId, _Peer] = {}
+        # Who is known to have pledged to this node's own proposal. Invariant: empty without one.
+        self._pledged: dict[NodeId, None] = {}
+        self._proposed_at = 0
+        self._next_notice = 0
+        self._reported: dict[str, None] = {}
+        self._effects: list[Effect] = []
+
+    @property
+    def birth(self) -> Birth | None:
+        """The cluster this node durably belongs to, or None."""
+        return self._birth
+
+    @property
+    def pledged(self) -> bool:
+        """Whether this node is durably pledged to a birth that it knows no end of."""
+        return self._pledge is not None
+
+    def peers(self) -> tuple[Member, ...]:
+        """Return whom this node has to be able to talk to about a birth, sorted by id."""
+        members = {member.id: member for member in self._founders() if member.id != self._me.id}
+        members.update((node, peer.member) for node, peer in self._peers.items())
+        return tuple(members[node] for node in sorted(members))
+
+    def deadline(self) -> int | None:
+        """Return when ``Timeout`` is due, in nanoseconds, or None for never."""
+        return None if self._birth is not None and not self._peers else self._next_notice
+
+    def refusal(self, now: int, node: NodeId) -> str | None:
+        """Return why *node* can't be talked to because another one bears its name; None if it can."""
+        name = member_name(node)
+        if node != self._me.id and name == member_name(self._me.id):
+            return f"the name {name!r} is taken: it is the name of the node at {self._me.address}"
+        if self._birth is not None:
+            for member in self._birth.configuration.members:
+                if member.id != node and member_name(member.id) == name:
+                    return (
+                        f"the name {name!r} is taken: the cluster has a member of this name with another data "
+                        f"directory, last known at {member.address}"
+                    )
+        for peer in self._namesakes(node):
+            if _fresh(now, peer.seen_at):
+                return f"the name {name!r} is taken: it is the name of the node at {peer.member.address}"
+        return None
+
+    def step(self, now: int, event: Event) -> list[Effect]:
+        """Take in *event* at *now* (monotonic nanoseconds) and return what the driver has to do, in this order."""
+        if isinstance(event, Met):
+            self._meet(now, event.member)
+        elif isinstance(event, Heard):
+            self._hear(now, event.sender, event.message)
+        elif isinstance(event, Saved):
+            self._saved(now)
+        elif now >= self._next_notice:
+            self._tick(now)
+        self._advance(now)
+        effects, self._effects = self._effects, []
+        return effects
+
+    # ------------------------------------------------------------------ the decisions
+
+    def _advance(self, now: int) -> None:
+        """Propose, decide or abort, if it is time and no write is under way."""
+        if self._birth is not None or self._write is not None:
+            return
+        proposal = self._proposal()
+        if proposal is not None:
+            if all(member.id in self._pledged for member in proposal.members):
+                configuration = Configuration(proposal.members)
+                self._start_write(SaveBirth(Birth(proposal.cluster_id, configuration)))
+            elif not self._pledged or now - self._proposed_at >= PROPOSAL_NS:
+                # Without even our own pledge counted it is what a former run left behind.
+                self._start_write(SavePledge(None))
+        elif self._pledge is None:
+            founders = self._candidates(now)
+            if founders and founders[0].id == self._me.id:
+                cluster_id = self._draw_cluster_id()
+                self._save_pledge(
+                    BirthProposal(cluster_id=cluster_id, proposer=self._me.id, members=founders),
+                )
+
+    def _candidates(self, now: int) -> tuple[Member, ...]:
+        """Return the ``expect`` nodes of the smallest names that could be born together now, or none."""
+        free = [
+            peer.member
+            for peer in self._peers.values()
+            if peer.free and peer.heard_at is not None and _fresh(now, peer.heard_at)
+        ]
+        free.sort(key=lambda member: member.id)
+        founders = sorted([self._me, *free[: self._expect - 1]], key=lambda member: member.id)
+        return tuple(founders) if len(founders) == self._expect else ()
+
+    def _consider(self, sender: NodeId, proposal: BirthProposal) -> None:
+        """Pledge to *proposal* if this node is free to."""
+        ids = [member.id for member in proposal.members]
+        sound = sender == proposal.proposer == min(ids) and ids == sorted(set(ids)) and self._me in proposal.members
+        if sound and len(ids) == self._expect and self._pledge is None and self._write is None:
+            self._save_pledge(proposal)
+
+    def _yield_to(self, notice: BirthNotice) -> None:
+        """Abort our own proposal if the sender stands by that of a smaller proposer: one of the two has to go."""
+        proposal = self._proposal()
+        if proposal is None or notice.member.id not in (member.id for member in proposal.members):
+            return
+        if notice.proposer is not None and notice.proposer < self._me.id:
+            self._abort()
+
+    def _abort(self) -> None:
+        if self._proposal() is not None and self._write is None:
+            self._start_write(SavePledge(None))
+
+    def _saved(self, now: int) -> None:
+        write, self._write = self._write, None
+        if isinstance(write, SaveBirth):
+            self._birth, self._pledge = write.birth, None
+            self._pledged.clear()
+            self._effects.append(Born(write.birth))
+            self._tell_founders(_decided(write.birth))
+        elif isinstance(write, SavePledge):
+            aborted = self._proposal()
+            self._pledge = None if write.pledge is None else _decode_pledge(write.pledge)
+            self._pledged.clear()
+            if aborted is not None:
+                for member in aborted.members:
+                    if member.id != self._me.id:
+                        self._tell(member.id, BirthAborted(cluster_id=aborted.cluster_id))
+            proposal = self._proposal()
+            if proposal is not None:
+                self._pledged[self._me.id] = None
+                self._proposed_at = now
+                self._tell_founders(proposal)
+            self._announce(now)
+
+    # ------------------------------------------------------------------ what others say
+
+    def _meet(self, now: int, member: Member) -> None:
+        """Note that *member* is there; tell it where we stand if it is new."""
+        if member.id == self._me.id or self.refusal(now, member.id) is not None:
+            return
+        if self._birth is not None and member in self._birth.configuration.members:
+            return
+        for namesake in self._namesakes(member.id):
+            # Its data directory was made anew: who it was before will pledge nothing.
+            del self._peers[namesake.member.id]
+        proposal = self._proposal()
+        if proposal is not None and any(
+            founder.id != member.id and member_name(founder.id) == member_name(member.id)
+            for founder in proposal.members
+        ):
+            self._abort()
+        peer = self._peers.get(member.id)
+        if peer is not None:
+            peer.member, peer.seen_at = member, now
+        elif self._remember(now, member) and self._birth is None:
+            self._tell(member.id, self._notice(now))
+
+    def _hear(self, now: int, sender: NodeId, message: BirthMessage) -> None:
+        if isinstance(message, BirthNotice):
+            if message.member.id == sender != self._me.id and self.refusal(now, sender) is None:
+                self._meet(now, message.member)
+                self._hear_notice(now, message)
+        elif self._birth is not None:
+            return
+        elif isinstance(message, BirthProposal):
+            self._consider(sender, message)
+        elif isinstance(message, BirthAborted):
+            pledge = self._pledge
+            mine = pledge is not None and (pledge.proposer, pledge.cluster_id) == (sender, message.cluster_id)
+            if mine and self._write is None:
+                self._start_write(SavePledge(None))
+        elif isinstance(message, BirthDecided):
+            self._hear_decision(sender, message)
+        else:
+            self._hear_elsewhere(sender, message)
+
+    def _hear_notice(self, now: int, notice: BirthNotice) -> None:
+        sender = notice.member.id
+        if notice.proposer == self._me.id and notice.pledged is not None:
+            self._answer_pledge(sender, notice.pledged)
+        birth = self._birth
+        if birth is not None:
+            if sender in birth.configuration.voters:
+                self._tell(sender, _decided(birth))
+            else:
+                self._tell(sender, BirthElsewhere(cluster_id=birth.cluster_id))
+            return
+        if notice.expect != self._expect:
+            self._report(
+                f"{sender} at {notice.member.address} expects {notice.expect} members, this node {self._expect}: "
+                "no cluster is born until all expect the same",
+                urgent=True,
+            )
+        peer = self._peers.get(sender)
+        if peer is not None:
+            peer.heard_at = now
+            peer.free = notice.expect == self._expect and notice.proposer in (None, self._me.id)
+        for member in notice.known:
+            unknown = member.id != self._me.id and member.id not in self._peers
+            if unknown and self.refusal(now, member.id) is None:
+                self._remember(now, member)
+        self._yield_to(notice)
+
+    def _answer_pledge(self, sender: NodeId, cluster_id: bytes) -> None:
+        """Take note of a pledge to a birth of ours, or say that there is no such birth any more."""
+        if self._birth is not None and self._birth.cluster_id == cluster_id:
+            return
+        proposal = self._proposal()
+        if proposal is not None and proposal.cluster_id == cluster_id:
+            if self._pledged:
+                self._pledged[sender] = None
+        else:
+            # Not under way and not decided, although we proposed it: it was durably aborted.
+            self._tell(sender, BirthAborted(cluster_id=cluster_id))
+
+    def _hear_decision(self, sender: NodeId, message: BirthDecided) -> None:
+        ids = [member.id for member in message.members]
+        if self._me.id not in ids or sender not in ids:
+            return
+        pledge = self._pledge
+        if pledge is None or (pledge.cluster_id, pledge.members) != (message.cluster_id, message.members):
+            self._report(
+                f"{sender} says that this node was born with it into cluster {message.cluster_id.hex()}, but the "
+                "data directory holds no pledge to that: it was set back, and must not be used",
+                urgent=True,
+            )
+        elif self._write is None:
+            self._start_write(SaveBirth(Birth(message.cluster_id, Configuration(message.members))))
+
+    def _hear_elsewhere(self, sender: NodeId, message: BirthElsewhere) -> None:
+        self._report(
+            f"{sender} belongs to cluster {message.cluster_id.hex()}, which was born without this node",
+            urgent=True,
+        )
+        if sender in self._peers:
+            self._peers[sender].free = False
+        proposal = self._proposal()
+        if proposal is not None and sender in (member.id for member in proposal.members):
+            self._abort()
+
+    # ------------------------------------------------------------------ the details
+
+    def _tick(self, now: int) -> None:
+        for node, peer in list(self._peers.items()):
+            if now - peer.seen_at > FORGET_NS:
+                del self._peers[node]
+        self._next_notice = now + NOTICE_INTERVAL_NS
+        if self._birth is not None:
+            return
+        self._announce(now)
+        proposal = self._proposal()
+        if proposal is not None and self._pledged and self._write is None:
+            for member in proposal.members:
+                if member.id not in self._pledged:
+                    self._tell(member.id, proposal)
+
+    def _announce(self, now: int) -> None:
+        """Tell everybody where we stand."""
+        notice = self._notice(now)
+        for member in self.peers():
+            self._tell(member.id, notice)
+
+    def _notice(self, now: int) -> BirthNotice:
+        heard = sorted(
+            (peer.member for peer in self._peers.values() if peer.heard_at is not None and _fresh(now, peer.heard_at)),
+            key=lambda member: member.id,
+        )
+        pledge = self._pledge
+        return BirthNotice(
+            member=self._me,
+            expect=self._expect,
+            known=tuple(heard),
+            pledged=None if pledge is None else pledge.cluster_id,
+            proposer=None if pledge is None else pledge.proposer,
+        )
+
+    def _remember(self, now: int, member: Member) -> bool:
+        """Add *member* to those we know; False if we know too many already."""
+        if len(self._peers) >= MEMBERS_MAX:
+            self._report(f"more than {MEMBERS_MAX} nodes want to be born together: the others are ignored", urgent=True)
+            return False
+        self._peers[member.id] = _Peer(member, now)
+        self._report(f"found {member.id} at {member.address}", urgent=False)
+        return True
+
+    def _namesakes(self, node: NodeId) -> list[_Peer]:
+        """Return the known nodes of the same name with another data directory."""
+        name = member_name(node)
+        return [peer for key, peer in self._peers.items() if key != node and member_name(key) == name]
+
+    def _proposal(self) -> BirthProposal | None:
+        """Return the birth that this node itself durably proposes, or None."""
+        pledge = self._pledge
+        return pledge if pledge is not None and pledge.proposer == self._me.id else None
+
+    def _founders(self) -> tuple[Member, ...]:
+        """Return the members of the birth that this node is pledged to or was born with."""
+        if self._birth is not None:
+            return self._birth.configuration.members
+        return () if self._pledge is None else self._pledge.members
+
+    def _save_pledge(self, proposal: BirthProposal) -> None:
+        self._start_write(SavePledge(encode_birth(proposal)))
+
+    def _start_write(self, write: SavePledge | SaveBirth) -> None:
+        self._write = write
+        self._effects.append(write)
+
+    def _tell(self, to: NodeId, message: BirthMessage) -> None:
+        self._effects.append(Tell(to, message))
+
+    def _tell_founders(self, message: BirthMessage) -> None:
+        for member in self._founders():
+            if member.id != self._me.id:
+                self._tell(member.id, message)
+
+    def _report(self, text: str, *, urgent: bool) -> None:
+        """Report *text* once in a run, of at most as many texts as a cluster may have members."""
+        if text not in self._reported and len(self._reported) < MEMBERS_MAX:
+            self._reported[text] = None
+            self._effects.append(Report(text, urgent))
+
+
+def _fresh(now: int, moment: int) -> bool:
+    return now - moment <= FRESH_NS
+
+
+def _decided(birth: Birth) -> BirthDecided:
+    return BirthDecided(cluster_id=birth.cluster_id, members=birth.configuration.members)
+
+
+def _decode_pledge(pledge: bytes) -> BirthProposal:
+    try:
+        message = decode_birth(pledge)
+    except FrameError as error:
+        raise CorruptRecord(f"the pledge in this data directory: {error}") from None
+    if not isinstance(message, BirthProposal):
+        raise CorruptRecord("the pledge in this data directory is another kind of message")
+    return message
