@@ -244,8 +244,9 @@ def test_a_birth_alone() -> None:
     world.finish_write(A.id)
     world.finish_write(A.id)
 
-    assert world.disks[A.id].birth is not None
-    assert world.disks[A.id].birth.configuration == Configuration((A,))
+    birth = world.disks[A.id].birth
+    assert birth is not None
+    assert birth.configuration == Configuration((A,))
     assert world.network == []
 
 

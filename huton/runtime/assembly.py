@@ -1,0 +1,197 @@
+"""A node's parts, put together: storage, birth, replica, links, and who tells whom what."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+import trio
+
+from huton.config import Address, Config
+from huton.env import Env
+from huton.errors import NameTaken, NoLeader, RemoteError, WrongCluster
+from huton.kv.machine import KeyValueMachine
+from huton.kv.statemachine import StateReader
+from huton.raft.types import Member, NodeId, RaftConfig
+from huton.replica import Replica, ReplicaConfig
+from huton.runtime.birth import BirthProtocol
+from huton.runtime.driver import ReplicaDriver
+from huton.runtime.founding import Founding
+from huton.runtime.links import Links
+from huton.storage.interface import Birth, Storage
+from huton.wire import BirthMessage, Hello, PeerMessage
+
+__all__ = ["Assembly"]
+
+
+class Assembly:
+    """Everything that runs inside one node; what its links call ``Host``.
+
+    Args:
+        config: what the node was told.
+        env: its outside.
+        storage: open; closed by whoever opened it, after ``run`` has ended.
+        address: where peers reach it.
+
+    Attributes:
+        born: set once the node belongs to a cluster and its replica runs.
+    """
+
+    def __init__(self, config: Config, env: Env, storage: Storage, address: Address) -> None:
+        self.config: Final = config
+        self.me: Final = Member(storage.identity.node_id, str(address))
+        self.born: Final = trio.Event()
+        self._env = env
+        self._storage = storage
+        self._driver: ReplicaDriver | None = None
+        self._closed = False
+        self._nursery: trio.Nursery | None = None
+        self._protocol = BirthProtocol(
+            member=self.me,
+            expect=config.expect or 1,
+            birth=storage.birth,
+            pledge=storage.pledge,
+            draw_cluster_id=partial(env.random.randbytes, 16),
+        )
+        self._links = Links(env, self, config.peers)
+        self._founding = Founding(
+            env,
+            storage,
+            self._protocol,
+            tell=self._links.tell,
+            peers_changed=self._keep_links,
+            born=self._enter,
+        )
+
+    async def run(
+        self,
+        listeners: list[trio.abc.Listener[trio.abc.Stream]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run the node until cancelled; report as started once what was on disk is recovered.
+
+        Raises:
+            NameTaken: another node bears this node's name.
+            StorageError: the disk failed, or holds what can't be used.
+            SafetyViolation: a guarantee of Figure 3 is broken.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                if self._storage.birth is not None:
+                    await self._enter(self._storage.birth)
+                self._keep_links()
+                nursery.start_soon(self._founding.run)
+                nursery.start_soon(self._links.run, listeners)
+                task_status.started()
+        finally:
+            self._closed = True
+
+    # ------------------------------------------------------------------ for callers
+
+    @property
+    def driver(self) -> ReplicaDriver | None:
+        """What drives the replica; None before the birth."""
+        return self._driver
+
+    async def working(self) -> ReplicaDriver:
+        """Return the driver, if need be after waiting for the birth as long as a request may take.
+
+        Raises:
+            NoLeader: this node belongs to no cluster yet.
+            trio.ClosedResourceError: the node is closed.
+        """
+        if self._driver is None and not self._closed:
+            with trio.move_on_after(self.config.request_timeout):
+                await self.born.wait()
+        if self._closed:
+            raise trio.ClosedResourceError("this node is closed")
+        if self._driver is None:
+            raise NoLeader("this node belongs to no cluster yet; nothing was written")
+        return self._driver
+
+    def state(self) -> StateReader:
+        """Return what this node has applied so far.
+
+        Raises:
+            NoLeader: this node belongs to no cluster yet.
+            trio.ClosedResourceError: the node is closed.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError("this node is closed")
+        if self._driver is None:
+            raise NoLeader("this node belongs to no cluster yet")
+        return self._driver.replica.state
+
+    # ------------------------------------------------------------------ for the links
+
+    @property
+    def cluster_id(self) -> bytes | None:
+        birth = self._protocol.birth
+        return None if birth is None else birth.cluster_id
+
+    def hello(self, expected: NodeId | None) -> Hello:
+        return Hello(cluster_id=self.cluster_id, node=self.me.id, expected=expected, address=self.me.address)
+
+    def check(self, hello: Hello) -> None:
+        ours = self.cluster_id
+        if ours is not None and hello.cluster_id not in (None, ours):
+            theirs = "" if hello.cluster_id is None else hello.cluster_id.hex()
+            raise WrongCluster(f"{hello.node} belongs to cluster {theirs}, {self.me.id} to cluster {ours.hex()}")
+        taken = self._protocol.refusal(self._env.clock.now(), hello.node)
+        if taken is not None:
+            raise NameTaken(taken)
+
+    def met(self, hello: Hello) -> None:
+        self._founding.met(Member(hello.node, hello.address))
+
+    def refused(self, error: RemoteError) -> None:
+        # A member has its name by right. A node that has pledged must go on, because the birth it
+        # pledged to may have been decided. Anybody else has to be given another name.
+        if isinstance(error, NameTaken) and self._protocol.birth is None and not self._protocol.pledged:
+            assert self._nursery is not None
+            self._nursery.start_soon(_end_with, error)
+
+    def receive(self, sender: NodeId, message: PeerMessage) -> None:
+        if self._driver is not None:
+            self._driver.receive(sender, message)
+
+    def hear(self, sender: NodeId, message: BirthMessage) -> None:
+        self._founding.heard(sender, message)
+
+    def lost(self, peer: NodeId) -> None:
+        if self._driver is not None:
+            self._driver.lost(peer)
+
+    # ------------------------------------------------------------------ inside
+
+    def _keep_links(self) -> None:
+        self._links.reconcile(self._protocol.peers())
+
+    async def _enter(self, birth: Birth) -> None:
+        """Take part in the cluster that this node durably belongs to."""
+        boot = await self._env.offload.run_sync(self._storage.recover)
+        shortest = round(self.config.election_timeout * 1e9)
+        raft = RaftConfig(
+            id=self.me.id,
+            election_timeout_ns=shortest,
+            heartbeat_interval_ns=round(self.config.heartbeat_interval * 1e9),
+        )
+        replica = Replica(
+            ReplicaConfig(raft=raft, request_timeout_ns=round(self.config.request_timeout * 1e9)),
+            boot=boot,
+            base=self._storage.state(),
+            machine=KeyValueMachine(),
+            timeouts=lambda: self._env.random.randrange(shortest, 2 * shortest),
+            epoch=self._env.random.getrandbits(63),
+        )
+        self._driver = ReplicaDriver(self._env, self._storage, replica, self._links.send)
+        assert self._nursery is not None
+        self._nursery.start_soon(self._driver.run)
+        self._links.introduce_again()
+        self.born.set()
+
+
+async def _end_with(error: Exception) -> None:
+    raise error

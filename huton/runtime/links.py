@@ -1,0 +1,517 @@
+"""Connections between peers.
+
+Each node dials each other one and *sends* on the connection it dialled; on a connection it accepted it only
+receives. So a pair has two connections, one per direction. That is simpler than one for both: nobody has to settle
+which of two simultaneous dials survives, a broken connection concerns one direction only, and a node that reaches
+another knows that its messages can be answered only once the other has dialled back, as Raft wants it anyway.
+
+A seed, of which only the address is known, is *probed*: the two exchange their ``Hello``, and whoever is met there is
+dialled under its own name. Whatever goes wrong on a connection closes that connection and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from random import Random
+from typing import Final, NoReturn, Protocol
+
+import trio
+
+from huton.config import Address, parse_address
+from huton.env import Env
+from huton.errors import ConfigError, FrameError, NameTaken, RemoteError, WrongCluster
+from huton.raft.types import Member, NodeId
+from huton.runtime.bell import Bell
+from huton.wire import (
+    FRAME_BYTES_MAX,
+    BirthMessage,
+    Frame,
+    FrameKind,
+    FrameReader,
+    Hello,
+    PeerMessage,
+    Refusal,
+    RefusalReason,
+    common_version,
+    decode_birth,
+    decode_handshake,
+    decode_message,
+    encode_birth,
+    encode_frame,
+    encode_handshake,
+    encode_message,
+)
+
+__all__ = ["Host", "Links"]
+
+log = logging.getLogger("huton.links")
+
+QUEUE_BYTES_MAX: Final = 16 << 20
+"""What waits to be sent to one peer. Full: further messages are dropped, and Raft repairs it. More than a leader
+keeps in flight to one follower, so that it fills only when the peer takes nothing."""
+
+INBOUND_MAX: Final = 256
+"""Accepted connections at a time; further ones are refused."""
+
+HANDSHAKE_S: Final = 5.0
+"""Who has not said who it is by then is hung up on."""
+
+BACK_OFF_MIN_S: Final = 0.05
+BACK_OFF_MAX_S: Final = 1.0
+"""How long to wait before dialling again; doubles with each failure in a row, less up to a half at random."""
+
+RECEIVE_BYTES: Final = 1 << 18
+
+_REASONS: Final = {
+    RefusalReason.WRONG_CLUSTER: WrongCluster,
+    RefusalReason.NAME_TAKEN: NameTaken,
+}
+
+
+class Host(Protocol):
+    """What the links ask of the node they belong to. All of it returns at once."""
+
+    @property
+    def cluster_id(self) -> bytes | None:
+        """The cluster this node belongs to, or None."""
+        ...
+
+    def hello(self, expected: NodeId | None) -> Hello:
+        """Return who this node is, to be said to *expected*."""
+        ...
+
+    def check(self, hello: Hello) -> None:
+        """Say whether this node may talk to whoever says *hello*.
+
+        Raises:
+            WrongCluster: it belongs to another cluster.
+            NameTaken: another node bears its name.
+        """
+        ...
+
+    def met(self, hello: Hello) -> None:
+        """A handshake with another node went well."""
+        ...
+
+    def refused(self, error: RemoteError) -> None:
+        """Another node refuses to talk to this one."""
+        ...
+
+    def receive(self, sender: NodeId, message: PeerMessage) -> None:
+        """A message arrived from a member of this node's cluster."""
+        ...
+
+    def hear(self, sender: NodeId, message: BirthMessage) -> None:
+        """A message about a birth arrived."""
+        ...
+
+    def lost(self, peer: NodeId) -> None:
+        """The connection to *peer* broke: what was under way is probably lost."""
+        ...
+
+
+class _Link:
+    """The sending side of one peer.
+
+    Attributes:
+        queue: whole frames that wait to be sent. Invariant: empty while not connected, and at
+            most QUEUE_BYTES_MAX together, or one frame.
+    """
+
+    __slots__ = (
+        "address",
+        "attempt",
+        "bell",
+        "connected",
+        "dropped",
+        "kicked",
+        "node",
+        "queue",
+        "queue_bytes",
+        "scope",
+    )
+
+    def __init__(self, member: Member) -> None:
+        self.node = member.id
+        self.address = member.address
+        self.connected = False
+        self.dropped = 0
+        self.queue: list[bytes] = []
+        self.queue_bytes = 0
+        self.bell = Bell()
+        self.kicked = Bell()
+        # The whole link, and one attempt to be connected.
+        self.scope = trio.CancelScope()
+        self.attempt = trio.CancelScope()
+
+    def put(self, frame: bytes) -> None:
+        if self.queue and self.queue_bytes + len(frame) > QUEUE_BYTES_MAX:
+            if self.dropped == 0:
+                log.warning("%s takes nothing: dropping messages to it", self.node)
+            self.dropped += 1
+            return
+        self.queue.append(frame)
+        self.queue_bytes += len(frame)
+        self.bell.ring()
+
+    def disconnect(self) -> None:
+        self.connected = False
+        self.dropped = 0
+        self.queue.clear()
+        self.queue_bytes = 0
+
+
+class Links:
+    """All connections of one node to its peers.
+
+    Args:
+        env: network and chance.
+        host: the node.
+        seeds: where other nodes may be found; may contain this one.
+    """
+
+    def __init__(self, env: Env, host: Host, seeds: Iterable[Address]) -> None:
+        self._env = env
+        self._host = host
+        self._seeds = tuple(dict.fromkeys(seeds))
+        self._me = host.hello(None).node
+        self._links: dict[NodeId, _Link] = {}
+        # Per peer the one connection that it sends on. Its newest replaces an older one, which a
+        # vanished machine would otherwise leave here for ever.
+        self._inbound: dict[NodeId, trio.CancelScope] = {}
+        self._inbound_count = 0
+        self._nursery: trio.Nursery | None = None
+        self._complaints: dict[str, str] = {}
+
+    # ------------------------------------------------------------------ what the node calls
+
+    async def run(self, listeners: list[trio.abc.Listener[trio.abc.Stream]]) -> NoReturn:
+        """Accept, dial and probe until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for link in self._links.values():
+                nursery.start_soon(self._keep, link)
+            for seed in self._seeds:
+                nursery.start_soon(self._probe, seed)
+            await trio.serve_listeners(self._accept, listeners)
+        raise AssertionError("serve_listeners never returns")
+
+    def send(self, to: NodeId, message: PeerMessage) -> None:
+        """Try to deliver *message*: at once, in the background, or not at all."""
+        link = self._links.get(to)
+        if link is not None and link.connected:
+            self._put(link, FrameKind.MESSAGE, encode_message(message))
+
+    def tell(self, to: NodeId, message: BirthMessage) -> None:
+        """Try to deliver *message*, as ``send`` does."""
+        link = self._links.get(to)
+        if link is not None and link.connected:
+            self._put(link, FrameKind.BIRTH, encode_birth(message))
+
+    def connected(self) -> tuple[NodeId, ...]:
+        """Return to whom messages can be sent now, sorted."""
+        return tuple(sorted(node for node, link in self._links.items() if link.connected))
+
+    def reconcile(self, members: Iterable[Member]) -> None:
+        """Keep a link to each of *members*, and to nobody else.
+
+        An address counts only for a new link: later the peer itself says where it is.
+        """
+        wanted = {member.id: member for member in members if member.id != self._me}
+        for node in [node for node in self._links if node not in wanted]:
+            self._links.pop(node).scope.cancel()
+        for node, member in wanted.items():
+            if node not in self._links:
+                link = self._links[node] = _Link(member)
+                if self._nursery is not None:
+                    self._nursery.start_soon(self._keep, link)
+
+    def introduce_again(self) -> None:
+        """This node has something else to say in its handshake: dial everybody anew.
+
+        Peers that are strangers from now on are hung up on when they next send something.
+        """
+        for link in self._links.values():
+            link.attempt.cancel()
+            link.kicked.ring()
+
+    # ------------------------------------------------------------------ dialling
+
+    async def _keep(self, link: _Link) -> None:
+        """Keep *link* connected until its scope is cancelled."""
+        back_off = _BackOff(self._env.random)
+        with link.scope:
+            while True:
+                with trio.CancelScope() as link.attempt:
+                    try:
+                        await self._connect(link, back_off)
+                    finally:
+                        if link.connected:
+                            link.disconnect()
+                            log.info("lost the connection to %s", link.node)
+                            self._host.lost(link.node)
+                if not link.attempt.cancelled_caught:
+                    with trio.move_on_after(back_off.next()):
+                        await link.kicked.wait()
+
+    async def _connect(self, link: _Link, back_off: _BackOff) -> None:
+        """Dial, introduce this node, and send what is queued until the connection ends."""
+        stream = await self._dial(link.address, link.node)
+        if stream is None:
+            return
+        async with stream:
+            back_off.reset()
+            link.connected = True
+            log.info("connected to %s at %s", link.node, link.address)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch, link, stream, nursery.cancel_scope)
+                await self._send_queue(link, stream)
+                nursery.cancel_scope.cancel()
+
+    async def _send_queue(self, link: _Link, stream: trio.abc.Stream) -> None:
+        try:
+            while True:
+                await link.bell.wait()
+                while link.queue:
+                    # Everything that was queued while the last batch left, in one piece.
+                    batch = b"".join(link.queue)
+                    link.queue.clear()
+                    link.queue_bytes = 0
+                    await stream.send_all(batch)
+        except trio.BrokenResourceError:
+            return
+
+    async def _watch(self, link: _Link, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
+        """Notice the end of a connection that only we send on."""
+        try:
+            if await stream.receive_some(1):
+                log.warning("%s sends on a connection that it accepted: closing it", link.node)
+        except trio.BrokenResourceError:
+            pass
+        scope.cancel()
+
+    async def _probe(self, seed: Address) -> None:
+        """Find out who is at *seed*, and again whenever whoever was there is out of reach."""
+        back_off = _BackOff(self._env.random)
+        there: NodeId | None = None
+        while True:
+            link = None if there is None else self._links.get(there)
+            if link is None or not link.connected:
+                hello = await self._ask_who(seed)
+                if hello is not None:
+                    if hello.node == self._me:
+                        return
+                    there = hello.node
+                    self._host.met(hello)
+            await trio.sleep(back_off.next())
+
+    async def _ask_who(self, seed: Address) -> Hello | None:
+        hellos: list[Hello] = []
+        stream = await self._dial(str(seed), None, hellos)
+        if stream is None:
+            return None
+        await trio.aclose_forcefully(stream)
+        return hellos[0]
+
+    async def _dial(
+        self, address: str, expected: NodeId | None, hellos: list[Hello] | None = None
+    ) -> trio.abc.Stream | None:
+        """Connect and shake hands; None if that fails, for whatever reason.
+
+        The caller closes the stream. The other side's Hello is added to *hellos*.
+        """
+        stream: trio.abc.Stream | None = None
+        try:
+            where = parse_address(address)
+            stream = await self._env.network.connect(where.host, where.port)
+            with trio.fail_after(HANDSHAKE_S):
+                hello = await self._introduce(stream, expected)
+            if hellos is not None:
+                hellos.append(hello)
+            self._complaints.pop(address, None)
+            done, stream = stream, None
+            return done
+        except (OSError, ConfigError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            log.debug("can't reach %s: %s", address, error)
+        except RemoteError as error:
+            self._complain(address, f"{address}: {error}")
+        finally:
+            if stream is not None:
+                await trio.aclose_forcefully(stream)
+        return None
+
+    async def _introduce(self, stream: trio.abc.Stream, expected: NodeId | None) -> Hello:
+        """Say who we are and hear who answers.
+
+        Raises:
+            RemoteError: one of the two refuses to talk to the other.
+        """
+        await stream.send_all(encode_frame(FrameKind.HANDSHAKE, encode_handshake(self._host.hello(expected))))
+        frame = await _next_frame(stream, FrameReader())
+        if frame is None:
+            raise FrameError("hung up without a word")
+        answer = decode_handshake(_payload(frame, FrameKind.HANDSHAKE))
+        if isinstance(answer, Refusal):
+            error = _REASONS.get(answer.reason, RemoteError)(answer.message)
+            self._host.refused(error)
+            raise error
+        common_version(answer)
+        if expected is not None and answer.node != expected:
+            raise RemoteError(f"{answer.node} answers where {expected} was expected")
+        if answer.node != self._me:
+            self._host.check(answer)
+        return answer
+
+    # ------------------------------------------------------------------ accepting
+
+    async def _accept(self, stream: trio.abc.Stream) -> None:
+        """Serve one accepted connection to its end; nothing that happens on it leaves this function."""
+        who = "an unknown peer"
+        self._inbound_count += 1
+        try:
+            async with stream:
+                reader = FrameReader()
+                with trio.fail_after(HANDSHAKE_S):
+                    frame = await _next_frame(stream, reader)
+                    if frame is None:
+                        return
+                    hello = decode_handshake(_payload(frame, FrameKind.HANDSHAKE))
+                    if isinstance(hello, Refusal):
+                        raise FrameError("a handshake that begins with a refusal")
+                    who = f"{hello.node} ({hello.address})"
+                    await self._welcome(stream, hello)
+                if hello.expected is not None and hello.node != self._me:
+                    await self._receive(stream, reader, hello)
+        except RemoteError as error:
+            self._complain(who, f"closing the connection from {who}: {error}")
+        except trio.TooSlowError:
+            self._complain(who, f"closing the connection from {who}: no handshake in {HANDSHAKE_S:g} s")
+        except trio.BrokenResourceError as error:
+            log.debug("the connection from %s broke: %s", who, error)
+        finally:
+            self._inbound_count -= 1
+
+    async def _welcome(self, stream: trio.abc.Stream, hello: Hello) -> None:
+        """Answer *hello* with ours, or with a refusal.
+
+        Raises:
+            RemoteError: it was refused.
+        """
+        try:
+            reason = RefusalReason.VERSION
+            common_version(hello)
+            reason = RefusalReason.OVERLOADED
+            if self._inbound_count > INBOUND_MAX:
+                raise RemoteError(f"this node has {INBOUND_MAX} connections and takes no more")
+            reason = RefusalReason.NOT_EXPECTED
+            if hello.expected not in (None, self._me):
+                raise RemoteError(f"{self._me} is here, not {hello.expected}")
+            if hello.node != self._me:
+                self._host.check(hello)
+        except RemoteError as error:
+            if isinstance(error, WrongCluster):
+                reason = RefusalReason.WRONG_CLUSTER
+            elif isinstance(error, NameTaken):
+                reason = RefusalReason.NAME_TAKEN
+            refusal = Refusal(reason, str(error))
+            await stream.send_all(encode_frame(FrameKind.HANDSHAKE, encode_handshake(refusal)))
+            raise
+        await stream.send_all(encode_frame(FrameKind.HANDSHAKE, encode_handshake(self._host.hello(None))))
+        if hello.node != self._me:
+            link = self._links.get(hello.node)
+            if link is not None:
+                # It is there, and it knows best where.
+                link.address = hello.address
+                link.kicked.ring()
+            self._host.met(hello)
+
+    async def _receive(self, stream: trio.abc.Stream, reader: FrameReader, hello: Hello) -> None:
+        """Pass on what *hello.node* sends until it hangs up.
+
+        Raises:
+            RemoteError: it breaks the protocol.
+        """
+        sender = hello.node
+        older = self._inbound.get(sender)
+        if older is not None:
+            older.cancel()
+        with trio.CancelScope() as scope:
+            self._inbound[sender] = scope
+            try:
+                if hello.cluster_id is not None:
+                    reader.payload_bytes_max = FRAME_BYTES_MAX
+                while (frame := await _next_frame(stream, reader)) is not None:
+                    if frame.kind is FrameKind.BIRTH:
+                        self._host.hear(sender, decode_birth(frame.payload))
+                    elif hello.cluster_id is None:
+                        raise RemoteError("a message of a cluster from a node that said it belongs to none")
+                    else:
+                        self._pass_on(hello, frame)
+            finally:
+                if self._inbound.get(sender) is scope:
+                    del self._inbound[sender]
+
+    def _pass_on(self, hello: Hello, frame: Frame) -> None:
+        ours = self._host.cluster_id
+        if ours == hello.cluster_id:
+            self._host.receive(hello.node, decode_message(_payload(frame, FrameKind.MESSAGE)))
+        elif ours is not None:
+            raise WrongCluster("it belongs to another cluster than the one this node was born into")
+        # Else the sender learnt of our common birth before this node did: Raft repeats what it has to say.
+
+    # ------------------------------------------------------------------ details
+
+    def _put(self, link: _Link, kind: FrameKind, payload: bytes) -> None:
+        if len(payload) > FRAME_BYTES_MAX:
+            log.error("a message of %d bytes to %s is too long to be sent: dropped", len(payload), link.node)
+            return
+        link.put(encode_frame(kind, payload))
+
+    def _complain(self, about: str, text: str) -> None:
+        """Log *text*, unless it is what we said of this peer the last time."""
+        if self._complaints.get(about) == text:
+            log.debug("%s", text)
+            return
+        if len(self._complaints) >= INBOUND_MAX:
+            self._complaints.clear()
+        self._complaints[about] = text
+        log.warning("%s", text)
+
+
+class _BackOff:
+    """How long to wait before the next attempt, in seconds."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._delay = BACK_OFF_MIN_S
+
+    def next(self) -> float:
+        delay, self._delay = self._delay, min(2 * self._delay, BACK_OFF_MAX_S)
+        return delay * self._random.uniform(0.5, 1.0)
+
+    def reset(self) -> None:
+        self._delay = BACK_OFF_MIN_S
+
+
+async def _next_frame(stream: trio.abc.Stream, reader: FrameReader) -> Frame | None:
+    """Return the next frame; None if the peer hung up in good order.
+
+    Raises:
+        FrameError: what arrives is no frame.
+        trio.BrokenResourceError: the connection broke.
+    """
+    while (frame := reader.next_frame()) is None:
+        data = await stream.receive_some(RECEIVE_BYTES)
+        if not data:
+            if reader.buffered:
+                raise FrameError("hung up in the middle of a frame")
+            return None
+        reader.feed(data)
+    return frame
+
+
+def _payload(frame: Frame, kind: FrameKind) -> bytes:
+    if frame.kind is not kind:
+        raise FrameError(f"a {frame.kind.name} frame where a {kind.name} frame has to be")
+    return frame.payload
