@@ -287,16 +287,15 @@ def check_amount(amount: int) -> int:
 
 
 def check_range(prefix: bytes, start: bytes | None, stop: bytes | None, limit: int | None) -> None:
-    """Check what a scan is asked for; each of the keys may be empty.
+    """Check what a scan is asked for; each of the bounds may be empty, and one byte longer than a key can be.
 
     Raises:
-        InvalidRequest: one is longer than a key can be, or the limit is no integer from 0 up.
+        InvalidRequest: a bound is longer still, or the limit is no integer from 0 up.
     """
-    _bytes("prefix", prefix, 0, KEY_BYTES_MAX)
-    if start is not None:
-        _bytes("start", start, 0, KEY_BYTES_MAX)
-    if stop is not None:
-        _bytes("stop", stop, 0, KEY_BYTES_MAX)
+    # One byte more: whoever reads page by page goes on from the last key and a zero byte.
+    for what, bound in (("prefix", prefix), ("start", start), ("stop", stop)):
+        if bound is not None:
+            _bytes(what, bound, 0, KEY_BYTES_MAX + 1)
     if limit is not None:
         _integer("limit", limit, 0, INTEGER_MAX)
 

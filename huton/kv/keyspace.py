@@ -95,7 +95,7 @@ def scan(
         reverse: in falling order.
 
     Raises:
-        InvalidRequest: a bound is longer than a key can be, or the limit is negative.
+        InvalidRequest: a bound is longer than any that makes sense, or the limit is negative.
     """
     check_range(prefix, start, stop, limit)
     base = keys_prefix(bucket)

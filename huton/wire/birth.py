@@ -11,9 +11,9 @@ from typing import Annotated, Final
 import attrs
 import msgspec
 
-from huton.raft.types import Member, NodeId
+from huton.raft.types import Member
 from huton.wire.codec import Codec
-from huton.wire.handshake import ClusterId, is_member
+from huton.wire.handshake import ClusterId, ValidNodeId, is_member
 
 __all__ = [
     "MEMBERS_MAX",
@@ -49,7 +49,7 @@ class BirthNotice:
     expect: int
     known: _Members
     pledged: ClusterId | None
-    proposer: NodeId | None
+    proposer: ValidNodeId | None
 
 
 @attrs.frozen(kw_only=True)
@@ -63,7 +63,7 @@ class BirthProposal:
     """
 
     cluster_id: ClusterId
-    proposer: NodeId
+    proposer: ValidNodeId
     members: _Members
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "Hello",
     "Refusal",
     "RefusalReason",
+    "ValidNodeId",
     "common_version",
     "decode_handshake",
     "encode_handshake",
@@ -38,7 +39,7 @@ _NODE_ID: Final = r"\A[A-Za-z0-9._-]{1,64}#[0-9a-f]{32}\Z"
 
 _ADDRESS_CHARS_MAX: Final = 300
 
-_NodeId = Annotated[NodeId, msgspec.Meta(pattern=_NODE_ID)]
+ValidNodeId = Annotated[NodeId, msgspec.Meta(pattern=_NODE_ID)]
 _Address = Annotated[str, msgspec.Meta(min_length=1, max_length=_ADDRESS_CHARS_MAX)]
 ClusterId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 _Version = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
@@ -61,8 +62,8 @@ class Hello:
     version_min: _Version = PROTOCOL_VERSION_MIN
     version_max: _Version = PROTOCOL_VERSION_MAX
     cluster_id: ClusterId | None
-    node: _NodeId
-    expected: _NodeId | None
+    node: ValidNodeId
+    expected: ValidNodeId | None
     address: _Address
 
 

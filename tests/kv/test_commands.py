@@ -182,7 +182,7 @@ def test_limits_are_inclusive() -> None:
     assert check_revision(INTEGER_MAX) == INTEGER_MAX
     assert check_amount(INTEGER_MIN) == INTEGER_MIN
     check_range(b"", b"", b"", 0)
-    check_range(b"p" * 400, b"p" * 400, b"p" * 400, 1)
+    check_range(b"p" * 401, b"p" * 401, b"p" * 401, 1)
     check_range(b"", None, None, None)
 
 
@@ -211,9 +211,9 @@ def test_limits_are_inclusive() -> None:
         (lambda: check_revision(True), "revision is True: it must be an integer"),
         (lambda: check_amount(INTEGER_MAX + 1), "amount is 9223372036854775808"),
         (lambda: check_amount(1.0), "amount is 1.0: it must be an integer"),  # type: ignore[arg-type]  # on purpose
-        (lambda: check_range(b"p" * 401, None, None, None), "a prefix of 401 bytes: at most 400"),
-        (lambda: check_range(b"", b"p" * 401, None, None), "a start of 401 bytes: at most 400"),
-        (lambda: check_range(b"", None, b"p" * 401, None), "a stop of 401 bytes: at most 400"),
+        (lambda: check_range(b"p" * 402, None, None, None), "a prefix of 402 bytes: at most 401"),
+        (lambda: check_range(b"", b"p" * 402, None, None), "a start of 402 bytes: at most 401"),
+        (lambda: check_range(b"", None, b"p" * 402, None), "a stop of 402 bytes: at most 401"),
         (lambda: check_range(b"", None, None, -1), "limit is -1: 0 to"),
     ],
 )

@@ -270,10 +270,24 @@ def test_longest_names_make_a_legal_state_key(world: World) -> None:
 
 def test_scan_refuses_bounds_that_no_key_can_have(world: World) -> None:
     """A longer one would be too long for the disk; an empty one means no bound."""
-    with pytest.raises(InvalidRequest, match="a prefix of 401 bytes"):
-        scan(world.state, b"b", b"p" * 401)
+    with pytest.raises(InvalidRequest, match="a prefix of 402 bytes"):
+        scan(world.state, b"b", b"p" * 402)
     with pytest.raises(InvalidRequest, match="limit is -1"):
         scan(world.state, b"b", limit=-1)
+
+
+def test_scan_goes_on_page_by_page_behind_the_longest_key(world: World) -> None:
+    """The next page starts at the last key and a zero byte, which is one byte longer than a key can be."""
+    longest = [b"k" * 399 + bytes((last,)) for last in (1, 2, 3)]
+    world.apply(SetMany(b"b", tuple((key, b"") for key in longest)))
+
+    found: list[bytes] = []
+    start = b""
+    while page := scan(world.state, b"b", start=start, limit=1):
+        found += [entry.key for entry in page]
+        start = page[-1].key + b"\0"
+
+    assert found == longest
 
 
 # Few and close keys, so that commands meet; 0xff because nothing comes after it.

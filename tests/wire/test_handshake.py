@@ -69,6 +69,12 @@ def test_birth_with_a_member_that_can_be_none_is_refused(member: Member) -> None
         decode_birth(encode_birth(proposal))
 
 
+def test_birth_proposed_by_nobody_is_refused() -> None:
+    """Only its proposer can release a pledge, so the proposer must be a node."""
+    with pytest.raises(FrameError):
+        decode_birth(encode_birth(BirthProposal(cluster_id=bytes(16), proposer=NodeId("node-1"), members=())))
+
+
 def test_largest_birth_fits_a_stranger_s_frame() -> None:
     """Nodes without a cluster are strangers to each other, so all of a birth keeps to the smaller bound."""
     longest = Member(Identity("n" * 64, bytes(16)).node_id, "x" * 300)
