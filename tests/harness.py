@@ -138,8 +138,7 @@ def make_raft(
 def pre_campaign(raft: Raft) -> list[Effect]:
     """Let the first election timeout of a booted core pass: it becomes a pre-candidate at ``NOW``."""
     raft.step(BOOTED, Timeout())
-    effects = raft.step(NOW, Timeout())
-    return effects
+    return raft.step(NOW, Timeout())
 
 
 def campaign(raft: Raft) -> list[Effect]:

@@ -361,7 +361,8 @@ def check_promise(server: Server, to: NodeId, message: Message) -> None:
         assert (term, voted_for) == (message.term, to) or term > message.term, "R1: the vote is durable"
     if isinstance(message, RequestVote):
         assert (term, voted_for) == (message.term, server.id) or term > message.term, "R2: its own vote is durable"
-        if server.role is Role.CANDIDATE and term == message.term:
+        status = server.status
+        if status is not None and (status.role, status.term) == (Role.CANDIDATE, message.term):
             assert len(server.disk) >= message.last_log_index, "R2: its log is durable"
     if isinstance(message, AppendEntriesReply) and message.success and term == message.term:
         assert len(server.disk) >= message.index, "R3: what it acknowledges is durable"

@@ -76,7 +76,7 @@ def heal(cluster: Cluster) -> Server:
                     for each in cluster.servers.values()
                 ):
                     return server
-        cluster.timeout(min(cluster.servers, key=lambda id: deadline(cluster, id)))
+        cluster.timeout(min(cluster.servers, key=lambda each: deadline(cluster, each)))
     raise AssertionError("the cluster does not work again")
 
 
@@ -150,7 +150,7 @@ def time_passes(cluster: Cluster, random: Random) -> None:
     """The next deadline comes, in the order of time."""
     running = [server.id for server in cluster.servers.values() if up(server)]
     if running:
-        cluster.timeout(min(running, key=lambda id: deadline(cluster, id)))
+        cluster.timeout(min(running, key=lambda each: deadline(cluster, each)))
 
 
 def timeout(cluster: Cluster, random: Random) -> None:
