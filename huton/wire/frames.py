@@ -70,8 +70,8 @@ class FrameReader:
     """Bytes in, as they arrive; whole frames out.
 
     A bad frame is refused as early as it shows: a wrong magic, version or kind at its byte, a payload over
-    the bound from the header alone. Once ``next_frame`` has raised, the stream has no more frame borders: it
-    raises again whatever follows.
+    the bound from the header alone. Once ``next_frame`` has raised, close the connection: behind a bad frame
+    nobody knows where the next one starts, and it raises again whatever follows.
 
     Attributes:
         payload_bytes_max: the longest payload taken now. Starts small for a stranger; raise it
