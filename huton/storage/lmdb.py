@@ -129,8 +129,9 @@ class LmdbStorage:
         self._state.sync()
         log = LogScan()
         with self._log.read_buffers() as transaction, transaction.cursor() as cursor:
-            cursor.set_range(layout.entry_key(Index(0)))
-            for key, record in cursor.iternext():
+            # A cursor that found nothing would begin anew at the first key.
+            found = cursor.set_range(layout.entry_key(Index(0)))
+            for key, record in cursor.iternext() if found else ():
                 expected = layout.entry_key(Index(log.last_index + 1))
                 if key != expected:
                     raise CorruptRecord(f"log: entry {log.last_index + 1} is missing: {bytes(key)!r} stands there")
@@ -167,8 +168,8 @@ class LmdbStorage:
         entries: list[Entry] = []
         size = 0
         with self._log.read() as transaction, transaction.cursor() as cursor:
-            cursor.set_range(layout.entry_key(first))
-            for key, record in cursor.iternext():
+            found = cursor.set_range(layout.entry_key(first))
+            for key, record in cursor.iternext() if found else ():
                 index = Index(first + len(entries))
                 if key != layout.entry_key(index) or (index > last and entries):
                     break
@@ -302,14 +303,15 @@ class _Environment:
         self._map_size_bytes = map_size_bytes
         self._closed = False
         self._failure: OSError | None = None
-        if not (path / DATA_FILE).exists():
-            raise CorruptRecord(f"{path / DATA_FILE} is missing")  # LMDB would make an empty one
+        file = path / DATA_FILE
+        if not file.exists() or file.stat().st_size == 0:
+            raise CorruptRecord(f"{file} is missing or empty")  # LMDB would begin a new one
         self.lmdb = _open(path, map_size_bytes, readahead)
         # Touching a page beyond the end of a file that was cut off kills the process.
         size = (self.lmdb.info()["last_pgno"] + 1) * self.lmdb.stat()["psize"]
-        if (path / DATA_FILE).stat().st_size < size:
+        if file.stat().st_size < size:
             self.lmdb.close()
-            raise CorruptRecord(f"{path / DATA_FILE} is cut off: shorter than the {size} bytes in use")
+            raise CorruptRecord(f"{file} is cut off: shorter than the {size} bytes in use")
 
     def close(self) -> None:
         self._closed = True
@@ -376,11 +378,12 @@ def _translate(error: lmdb.Error, path: Path) -> Exception:
         return ValueError("a key is 1 to 500 bytes")
     if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)):
         return CorruptRecord(f"{path}: {error}")
-    if isinstance(error, lmdb.PanicError):  # the meta page could not be written; LMDB refuses all that follows
-        return OSError(errno.EIO, str(error), str(path))
-    if error.code > 0:  # of the system; LMDB's own are negative
-        return OSError(error.code, os.strerror(error.code), str(path))
-    return StorageError(f"{path}: {error}")
+    if isinstance(error, lmdb.ReadersFullError):
+        return StorageError(f"{path}: {error}: {READERS_MAX} scans are unfinished")
+    # What is left are errors of the system. Older bindings give no code; and PanicError, which has one
+    # of LMDB's own, below zero, means that the meta page could not be written.
+    code = max(getattr(error, "code", 0), 0) or errno.EIO
+    return OSError(code, f"{os.strerror(code)} ({error})", str(path))
 
 
 def _open(path: Path, map_size_bytes: int, readahead: bool) -> lmdb.Environment:

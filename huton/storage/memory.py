@@ -95,6 +95,7 @@ class MemoryStorage:
 
     def read_log(self, first: Index, last: Index, bytes_max: int) -> tuple[Entry, ...]:
         self._check_open()
+        self._require_birth()
         if not 1 <= first <= len(self._entries):
             raise LookupError(f"entry {first} is not in the log")
         end = first
