@@ -105,19 +105,19 @@ class _Connection:
     async def _next_request(self) -> h11.Request | None:
         """Return the next request; None if there will be none."""
         self._head_only = False
-        with trio.move_on_after(IDLE_SECONDS) as patience:
-            while True:
-                event = self._h11.next_event()
-                if isinstance(event, h11.Request):
-                    return event
-                if event is not h11.NEED_DATA:
-                    return None
-                if self._h11.trailing_data[0]:
-                    patience.deadline = min(patience.deadline, trio.current_time() + REQUEST_SECONDS)
-                self._h11.receive_data(bytes(await self._stream.receive_some(RECEIVE_BYTES)))
-        if self._h11.trailing_data[0]:
-            raise Problem(408, "timeout", "the request did not arrive in time")
-        return None
+        if not self._h11.trailing_data[0]:
+            with trio.move_on_after(IDLE_SECONDS):
+                await self._receive()
+            if not self._h11.trailing_data[0]:
+                return None  # Closed by the client, or idle for too long.
+        with trio.move_on_after(REQUEST_SECONDS):
+            while (event := self._h11.next_event()) is h11.NEED_DATA:
+                await self._receive()
+            return event if isinstance(event, h11.Request) else None
+        raise Problem(408, "timeout", "the request did not arrive in time")
+
+    async def _receive(self) -> None:
+        self._h11.receive_data(bytes(await self._stream.receive_some(RECEIVE_BYTES)))
 
     async def _answer(self, head: h11.Request) -> Response:
         """Return the response to a request whose body has yet to be read.
@@ -129,16 +129,15 @@ class _Connection:
         self._head_only = head.method == b"HEAD"
         if len(head.target) > TARGET_BYTES_MAX:
             raise Problem(414, "target-too-long", f"the request target is longer than {TARGET_BYTES_MAX} bytes")
-        problem: Problem | None = None
         try:
             method, names, query = find_route(head.method, head.target)
-        except Problem as error:
-            if self._h11.they_are_waiting_for_100_continue:
-                raise  # They need not send their body in vain.
-            problem = error
+        except Problem:
+            # Who waits to be asked for the body need not send it in vain; anybody else's is in the
+            # way of the next request.
+            if not self._h11.they_are_waiting_for_100_continue:
+                await self._body(head)
+            raise
         body = await self._body(head)
-        if problem is not None:
-            raise problem
         return await perform(self._node, method, Request(names, query, list(head.headers), body))
 
     async def _body(self, head: h11.Request) -> bytes:
@@ -159,7 +158,7 @@ class _Connection:
                     raise self._too_large()
             else:
                 with trio.move_on_after(REQUEST_SECONDS) as patience:
-                    self._h11.receive_data(bytes(await self._stream.receive_some(RECEIVE_BYTES)))
+                    await self._receive()
                 if patience.cancelled_caught:
                     raise Problem(408, "timeout", "the request's body did not arrive in time")
 

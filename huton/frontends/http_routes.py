@@ -21,7 +21,7 @@ from huton.frontends.http_messages import (
 from huton.frontends.paging import Range, read_page
 
 if TYPE_CHECKING:
-    from huton.runtime.bucket import KeyValue
+    from huton.kv.machine import KeyValue
     from huton.runtime.node import Node
 
 __all__ = ["LIMIT_MAX", "ROUTES", "Request", "Route", "find_route", "perform"]
@@ -175,9 +175,11 @@ async def get_keys(node: Node, request: Request) -> Response:
         prefix=query.octets("prefix") or b"",
         start=query.octets("start"),
         stop=query.octets("stop"),
-        after=query.octets("after"),
         reverse=query.flag("reverse"),
     )
+    after = query.octets("after")
+    if after is not None:
+        within = within.beyond(after)
     limit = query.number("limit", default=LIMIT, most=LIMIT_MAX)
     local = query.flag("local")
     query.end()

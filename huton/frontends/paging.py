@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 if TYPE_CHECKING:
-    from huton.runtime.bucket import Bucket, KeyValue
+    from huton.kv.machine import KeyValue
+    from huton.runtime.bucket import Bucket
 
 __all__ = ["PAGE_BYTES_MAX", "Page", "Range", "read_page"]
 
@@ -26,22 +27,24 @@ class Range:
     """Which keys: those that start with ``prefix`` and lie in ``start <= key < stop``.
 
     Attributes:
-        after: a key of the range that was read already, and that ``start`` therefore equals.
         reverse: from the last key to the first.
+        skip: a key that is left out, though the range may begin with it.
     """
 
     prefix: bytes = b""
     start: bytes | None = None
     stop: bytes | None = None
-    after: bytes | None = None
     reverse: bool = False
+    skip: bytes | None = None
 
     def beyond(self, key: bytes) -> Range:
-        """Return what is left of this range after *key* has been read."""
+        """Return what is left of this range after *key*."""
         if self.reverse:
-            return attrs.evolve(self, stop=key)
+            return self if self.stop is not None and self.stop <= key else attrs.evolve(self, stop=key)
+        if self.start is not None and self.start > key:
+            return self
         # Not key + b"\0", which for the longest key is no key any more.
-        return attrs.evolve(self, start=key, after=key)
+        return attrs.evolve(self, start=key, skip=key)
 
 
 @attrs.frozen
@@ -88,12 +91,12 @@ async def read_page(bucket: Bucket, within: Range, limit: int, *, local: bool = 
 
 
 async def _scan(bucket: Bucket, within: Range, limit: int, *, local: bool) -> list[KeyValue]:
-    most = limit + (within.after is not None)
+    most = limit + (within.skip is not None)
     start, stop, reverse = within.start, within.stop, within.reverse
     if local:
         found = bucket.scan_local(within.prefix, start=start, stop=stop, limit=most, reverse=reverse)
     else:
         found = await bucket.scan(within.prefix, start=start, stop=stop, limit=most, reverse=reverse)
-    if within.after is not None and found and found[0].key == within.after:
+    if within.skip is not None and found and found[0].key == within.skip:
         return found[1:]
     return found[:limit]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from huton.errors import CompareFailed, InvalidRequest, Overloaded
 from huton.frontends.paging import Range, read_page
 from huton.frontends.patterns import Pattern, compile_pattern
 from huton.frontends.resp_protocol import OK, Command, Reply
-from huton.frontends.resp_session import Session
+from huton.frontends.resp_session import Act, Session, Store, Write
 
 if TYPE_CHECKING:
-    from huton.runtime.bucket import KeyValue
+    from huton.kv.machine import KeyValue
 
 __all__ = [
     "arguments",
@@ -29,14 +30,15 @@ __all__ = [
     "kind",
     "length",
     "list_keys",
-    "pairs",
-    "plain_pair",
+    "mset",
     "scan",
+    "set_",
     "set_if_absent",
-    "set_with_options",
     "value",
     "values",
 ]
+
+OnlyIf = Literal["absent", "present"]
 
 KEYS_MAX: Final = 100_000
 """Keys that one KEYS looks at; a larger range is an error that points to SCAN."""
@@ -106,21 +108,25 @@ def kind(entries: Sequence[KeyValue | None]) -> Reply:
 # ---------------------------------------------------------------------- writes
 
 
-def plain_pair(command: Command) -> Sequence[tuple[bytes, bytes]] | None:
-    """SET key value, without options."""
-    return [(command[1], command[2])] if len(command) == 3 else None
+def pairs(command: Command) -> Iterable[tuple[bytes, bytes]]:
+    return zip(command[1::2], command[2::2], strict=True)
 
 
-def pairs(command: Command) -> Sequence[tuple[bytes, bytes]]:
-    """MSET"""
+STORE: Final = Store(pairs)
+
+
+def mset(command: Command) -> Act:
+    """MSET key value [key value ...]"""
     if len(command) % 2 == 0:
         raise InvalidRequest("wrong number of arguments for 'mset' command")
-    return list(zip(command[1::2], command[2::2], strict=True))
+    return STORE
 
 
-async def set_with_options(session: Session, command: Command) -> Reply:
+def set_(command: Command) -> Act:
     """SET key value [NX | XX] [GET]"""
-    only_if: Literal["absent", "present"] | None = None
+    if len(command) == 3:
+        return STORE
+    only_if: OnlyIf | None = None
     get = False
     for option in command[3:]:
         word = option.upper()
@@ -135,7 +141,11 @@ async def set_with_options(session: Session, command: Command) -> Reply:
         else:
             raise InvalidRequest("syntax error")
     if get:
-        return await _swap(session, command[1], command[2], only_if)
+        return partial(_swap, only_if=only_if)
+    return Write(partial(_set_if, only_if=only_if))
+
+
+async def _set_if(session: Session, command: Command, *, only_if: OnlyIf | None) -> Reply:
     try:
         await session.bucket.set(command[1], command[2], only_if=only_if)
     except CompareFailed:
@@ -143,25 +153,12 @@ async def set_with_options(session: Session, command: Command) -> Reply:
     return OK
 
 
-async def set_if_absent(session: Session, command: Command) -> Reply:
-    """SETNX"""
-    try:
-        await session.bucket.set(command[1], command[2], only_if="absent")
-    except CompareFailed:
-        return 0
-    return 1
-
-
-async def get_and_set(session: Session, command: Command) -> Reply:
-    """GETSET"""
-    return await _swap(session, command[1], command[2], None)
-
-
-async def _swap(session: Session, key: bytes, value: bytes, only_if: Literal["absent", "present"] | None) -> Reply:
-    """Set *key* and return the value that it had just before, or else None.
+async def _swap(session: Session, command: Command, *, only_if: OnlyIf | None = None) -> Reply:
+    """Set a key and return the value that it had just before, or else None.
 
     The comparison makes it atomic: the value is set only over the very entry that is returned.
     """
+    key, value = command[1:3]
     for _ in range(SWAP_ATTEMPTS_MAX):
         entry = await session.bucket.get_entry(key)
         if only_if is not None and (entry is None) != (only_if == "absent"):
@@ -172,6 +169,19 @@ async def _swap(session: Session, key: bytes, value: bytes, only_if: Literal["ab
             continue
         return None if entry is None else entry.value
     raise Overloaded("too many others change this key; nothing was set")
+
+
+get_and_set: Final = _swap
+"""GETSET key value"""
+
+
+async def set_if_absent(session: Session, command: Command) -> Reply:
+    """SETNX"""
+    try:
+        await session.bucket.set(command[1], command[2], only_if="absent")
+    except CompareFailed:
+        return 0
+    return 1
 
 
 async def delete(session: Session, command: Command) -> Reply:

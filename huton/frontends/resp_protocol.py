@@ -101,7 +101,7 @@ class CommandParser:
             self._tail = b""
         commands: list[Command] = []
         position = self._parse(data, commands)
-        if self.failure is None and position < len(data):
+        if position < len(data):
             self._keep(data[position:] if position else data)
         return commands
 
@@ -191,7 +191,7 @@ class CommandParser:
         digits = line[1:].removesuffix(b"\r")
         if line[:1] != first:
             self.failure = f"expected '{first.decode()}', got {line[:1].decode('latin-1')!a}"
-        elif len(line) == HEADER_BYTES_MAX or (digits and not digits.isdigit()):
+        elif len(line) == HEADER_BYTES_MAX or not (digits + b"0").isdigit():
             self.failure = "invalid bulk length" if first == b"$" else "invalid multibulk length"
 
     def _parse_inline(self, data: bytes, position: int, commands: list[Command]) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from random import Random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from huton.env import Clock
+from huton.env import Env
 from huton.errors import (
     CommandFailed,
-    InvalidRequest,
     NoLeader,
     NotAnInteger,
     NotLeader,
@@ -23,10 +21,24 @@ from huton.frontends.listening import Tally
 from huton.frontends.resp_protocol import Command, Failure, Reply
 
 if TYPE_CHECKING:
-    from huton.runtime.bucket import Bucket, KeyValue
+    from huton.kv.machine import KeyValue
+    from huton.runtime.bucket import Bucket
     from huton.runtime.node import Node
 
-__all__ = ["Cursors", "Door", "Handler", "Lookup", "Place", "Session", "Spec", "Store", "failure_of"]
+__all__ = [
+    "Act",
+    "Choice",
+    "Cursors",
+    "Door",
+    "Handler",
+    "Lookup",
+    "Place",
+    "Session",
+    "Spec",
+    "Store",
+    "Write",
+    "failure_of",
+]
 
 CURSORS_MAX: Final = 4_096
 """Places of unfinished SCANs that one door remembers; the one unused for longest is forgotten."""
@@ -76,10 +88,13 @@ class Cursors:
     over whichever connection is free. A place is a key, and keys are scanned in order: a key that is
     there all the time is found once, whatever comes and goes around it. Numbers are drawn at
     random, so that one from before a restart is refused instead of meaning some other place.
+
+    Args:
+        draw: chance: returns a number of so many bits.
     """
 
-    def __init__(self, random: Random) -> None:
-        self._random = random
+    def __init__(self, draw: Callable[[int], int]) -> None:
+        self._draw = draw
         self._places: dict[int, Place] = {}
 
     def __len__(self) -> int:
@@ -92,7 +107,7 @@ class Cursors:
         """
         if previous in self._places:
             self._places.pop(self._places[previous].previous, None)
-        cursor = self._random.getrandbits(63) | 1
+        cursor = self._draw(63) | 1  # Never 0, which means the beginning, and the end.
         self._places[cursor] = Place(bucket, after, previous)
         if len(self._places) > CURSORS_MAX:
             del self._places[next(iter(self._places))]
@@ -109,12 +124,12 @@ class Cursors:
 class Door:
     """What the connections of one door share."""
 
-    def __init__(self, node: Node, clock: Clock, random: Random, tally: Tally, *, version: str) -> None:
+    def __init__(self, node: Node, env: Env, tally: Tally, *, version: str) -> None:
         self.node = node
-        self.clock = clock
+        self.clock = env.clock
         self.version = version
-        self.cursors = Cursors(random)
-        self.started_ns = clock.now()
+        self.cursors = Cursors(env.random.getrandbits)
+        self.started_ns = env.clock.now()
         self.tally = tally
         self.commands = 0
 
@@ -174,12 +189,36 @@ class Store:
     """A command that sets keys and is answered with OK; neighbours share one write.
 
     Attributes:
-        items: what to set; None if this command asks for more than that.
-        otherwise: carries out a command that does.
+        items: what to set, from a command whose arguments are keys and values only.
     """
 
-    items: Callable[[Command], Sequence[tuple[bytes, bytes]] | None]
-    otherwise: Handler | None = None
+    items: Callable[[Command], Iterable[tuple[bytes, bytes]]]
+
+
+@attrs.frozen
+class Write:
+    """A command that is one write of the bucket.
+
+    Attributes:
+        submit: carries it out. Must call the bucket before it waits for anything: what comes after it
+            on its connection is submitted when it waits for the first time.
+    """
+
+    submit: Handler
+
+
+Act = Handler | Lookup | Store | Write
+
+
+@attrs.frozen
+class Choice:
+    """A command that is carried out one way or another.
+
+    Attributes:
+        act: which way. Raises ``InvalidRequest`` if the command makes no sense.
+    """
+
+    act: Callable[[Command], Act]
 
 
 @attrs.frozen
@@ -193,18 +232,10 @@ class Spec:
         flags: redis' words for what it does.
         keys: (first, last, step) positions of keys among the arguments; a negative last counts
             from the end; (0, 0, 0) if there are none.
-        group: redis' word for what it belongs to.
     """
 
-    act: Handler | Lookup | Store
+    act: Act | Choice
     arity: int
     summary: str
     flags: tuple[str, ...] = ()
     keys: tuple[int, int, int] = (0, 0, 0)
-    group: str = "connection"
-
-    def check_arity(self, command: Command) -> None:
-        """Raises InvalidRequest, in redis' words, for a wrong number of arguments."""
-        if len(command) != self.arity if self.arity >= 0 else len(command) < -self.arity:
-            name = command[0].decode("ascii", "replace").lower()
-            raise InvalidRequest(f"wrong number of arguments for '{name}' command")
