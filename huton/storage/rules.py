@@ -88,7 +88,6 @@ class LogScan:
         self.runs: list[TermRun] = []
         self.last_index = Index(0)
         self.last_stamp = 0
-        self._term = Term(0)
 
     def add(self, term: Term, stamp: int) -> None:
         """The next entry has this *term* and *stamp*.
@@ -98,15 +97,14 @@ class LogScan:
         """
         self.last_index = Index(self.last_index + 1)
         self.last_stamp = stamp
-        if term != self._term:
-            if term < self._term:
-                raise CorruptRecord(f"log entry {self.last_index}: term {term} after term {self._term}")
-            self._term = term
+        if not self.runs or term != self.runs[-1].term:
+            if term < self.last_term:
+                raise CorruptRecord(f"log: entry {self.last_index}: term {term} after term {self.last_term}")
             self.runs.append(TermRun(self.last_index, term))
 
     @property
     def last_term(self) -> Term:
-        return self._term
+        return self.runs[-1].term if self.runs else Term(0)
 
 
 def make_boot(birth: Birth, hard_state: HardState, log: LogScan, applied: Index) -> Boot:
@@ -116,7 +114,7 @@ def make_boot(birth: Birth, hard_state: HardState, log: LogScan, applied: Index)
         CorruptRecord: the pieces contradict each other, so one of them is not what was written last.
     """
     if log.last_term > hard_state.term:
-        raise CorruptRecord(f"hard state: term {hard_state.term} is below the log's last, {log.last_term}")
+        raise CorruptRecord(f"log: hard state: term {hard_state.term} is below the log's last, {log.last_term}")
     if applied > log.last_index:
         raise CorruptRecord(f"state: holds entries up to {applied}, but the log ends at {log.last_index}")
     return Boot(
