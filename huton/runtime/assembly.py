@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
@@ -18,7 +18,7 @@ from huton.runtime.birth import BirthProtocol
 from huton.runtime.driver import ReplicaDriver
 from huton.runtime.founding import Founding
 from huton.runtime.links import Links
-from huton.storage.interface import Birth, Storage
+from huton.storage.interface import Storage
 from huton.wire import BirthMessage, Hello, PeerMessage
 
 __all__ = ["Assembly"]
@@ -44,6 +44,7 @@ class Assembly:
         self._env = env
         self._storage = storage
         self._driver: ReplicaDriver | None = None
+        self._ended = False
         self._closed = False
         self._nursery: trio.Nursery | None = None
         self._protocol = BirthProtocol(
@@ -60,7 +61,7 @@ class Assembly:
             self._protocol,
             tell=self._links.tell,
             peers_changed=self._keep_links,
-            born=self._enter,
+            born=self._enter_cluster,
         )
 
     async def run(
@@ -80,7 +81,7 @@ class Assembly:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 if self._storage.birth is not None:
-                    await self._enter(self._storage.birth)
+                    await self._enter_cluster()
                 self._keep_links()
                 nursery.start_soon(self._founding.run)
                 nursery.start_soon(self._links.run, listeners)
@@ -102,14 +103,16 @@ class Assembly:
             NoLeader: this node belongs to no cluster yet.
             trio.ClosedResourceError: the node is closed.
         """
-        if self._driver is None and not self._closed:
-            with trio.move_on_after(self.config.request_timeout):
-                await self.born.wait()
-        if self._closed:
-            raise trio.ClosedResourceError("this node is closed")
-        if self._driver is None:
+        self._check_open()
+        if self._driver is not None:
+            return self._driver
+        with trio.move_on_after(self.config.request_timeout):
+            await self.born.wait()
+        self._check_open()
+        driver = self.driver
+        if driver is None:
             raise NoLeader("this node belongs to no cluster yet; nothing was written")
-        return self._driver
+        return driver
 
     def state(self) -> StateReader:
         """Return what this node has applied so far.
@@ -118,11 +121,14 @@ class Assembly:
             NoLeader: this node belongs to no cluster yet.
             trio.ClosedResourceError: the node is closed.
         """
-        if self._closed:
-            raise trio.ClosedResourceError("this node is closed")
+        self._check_open()
         if self._driver is None:
             raise NoLeader("this node belongs to no cluster yet")
         return self._driver.replica.state
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this node is closed")
 
     # ------------------------------------------------------------------ for the links
 
@@ -135,10 +141,9 @@ class Assembly:
         return Hello(cluster_id=self.cluster_id, node=self.me.id, expected=expected, address=self.me.address)
 
     def check(self, hello: Hello) -> None:
-        ours = self.cluster_id
-        if ours is not None and hello.cluster_id not in (None, ours):
-            theirs = "" if hello.cluster_id is None else hello.cluster_id.hex()
-            raise WrongCluster(f"{hello.node} belongs to cluster {theirs}, {self.me.id} to cluster {ours.hex()}")
+        ours, theirs = self.cluster_id, hello.cluster_id
+        if ours is not None and theirs is not None and ours != theirs:
+            raise WrongCluster(f"{hello.node} belongs to cluster {theirs.hex()}, {self.me.id} to cluster {ours.hex()}")
         taken = self._protocol.refusal(self._env.clock.now(), hello.node)
         if taken is not None:
             raise NameTaken(taken)
@@ -150,8 +155,7 @@ class Assembly:
         # A member has its name by right. A node that has pledged must go on, because the birth it
         # pledged to may have been decided. Anybody else has to be given another name.
         if isinstance(error, NameTaken) and self._protocol.birth is None and not self._protocol.pledged:
-            assert self._nursery is not None
-            self._nursery.start_soon(_end_with, error)
+            self._end(error)
 
     def receive(self, sender: NodeId, message: PeerMessage) -> None:
         if self._driver is not None:
@@ -166,10 +170,22 @@ class Assembly:
 
     # ------------------------------------------------------------------ inside
 
+    def _end(self, error: RemoteError) -> None:
+        """End the node with *error*; the first one says it all."""
+        if self._ended:
+            return
+        self._ended = True
+
+        async def fail() -> NoReturn:
+            raise error
+
+        assert self._nursery is not None
+        self._nursery.start_soon(fail)
+
     def _keep_links(self) -> None:
         self._links.reconcile(self._protocol.peers())
 
-    async def _enter(self, birth: Birth) -> None:
+    async def _enter_cluster(self) -> None:
         """Take part in the cluster that this node durably belongs to."""
         boot = await self._env.offload.run_sync(self._storage.recover)
         shortest = round(self.config.election_timeout * 1e9)
@@ -191,7 +207,3 @@ class Assembly:
         self._nursery.start_soon(self._driver.run)
         self._links.introduce_again()
         self.born.set()
-
-
-async def _end_with(error: Exception) -> None:
-    raise error

@@ -42,10 +42,9 @@ class _SystemClock:
         return time.clock_gettime_ns(_CLOCK)
 
     async def sleep_until(self, deadline_ns: int) -> None:
-        await trio.sleep(max(0, deadline_ns - self.now()) / 1e9)
-        # trio's clock stands still while the machine sleeps and ticks in floats: look again.
-        while (rest := deadline_ns - self.now()) > 0:
-            await trio.sleep(rest / 1e9)
+        # trio's clock runs beside this one, unless the machine sleeps: then this one has got ahead.
+        # The microsecond is for its floats.
+        await trio.sleep(max(0, deadline_ns - self.now() + 1_000) / 1e9)
 
 
 class _TcpNetwork:

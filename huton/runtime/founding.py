@@ -28,7 +28,7 @@ from huton.runtime.birth import (
     Tell,
     Timeout,
 )
-from huton.storage.interface import Birth, Storage
+from huton.storage.interface import Storage
 from huton.wire import BirthMessage
 
 __all__ = ["Founding"]
@@ -59,7 +59,7 @@ class Founding:
         *,
         tell: Callable[[NodeId, BirthMessage], None],
         peers_changed: Callable[[], None],
-        born: Callable[[Birth], Awaitable[None]],
+        born: Callable[[], Awaitable[None]],
     ) -> None:
         self.protocol: Final = protocol
         self._env = env
@@ -113,8 +113,8 @@ class Founding:
                     case SaveBirth(birth):
                         await self._save(partial(self._storage.save_birth, birth))
                         events.append(Saved())
-                    case Born(birth):
-                        await self._born(birth)
+                    case Born():
+                        await self._born()
                     case Tell(to, message):
                         self._tell(to, message)
                     case Report(text, urgent):

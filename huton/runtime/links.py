@@ -12,8 +12,7 @@ dialled under its own name. Whatever goes wrong on a connection closes that conn
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from random import Random
+from collections.abc import Callable, Iterable
 from typing import Final, NoReturn, Protocol
 
 import trio
@@ -62,11 +61,6 @@ BACK_OFF_MAX_S: Final = 1.0
 """How long to wait before dialling again; doubles with each failure in a row, less up to a half at random."""
 
 RECEIVE_BYTES: Final = 1 << 18
-
-_REASONS: Final = {
-    RefusalReason.WRONG_CLUSTER: WrongCluster,
-    RefusalReason.NAME_TAKEN: NameTaken,
-}
 
 
 class Host(Protocol):
@@ -240,7 +234,7 @@ class Links:
 
     async def _keep(self, link: _Link) -> None:
         """Keep *link* connected until its scope is cancelled."""
-        back_off = _BackOff(self._env.random)
+        back_off = _BackOff(self._env.random.uniform)
         with link.scope:
             while True:
                 with trio.CancelScope() as link.attempt:
@@ -293,7 +287,7 @@ class Links:
 
     async def _probe(self, seed: Address) -> None:
         """Find out who is at *seed*, and again whenever whoever was there is out of reach."""
-        back_off = _BackOff(self._env.random)
+        back_off = _BackOff(self._env.random.uniform)
         there: NodeId | None = None
         while True:
             link = None if there is None else self._links.get(there)
@@ -353,7 +347,7 @@ class Links:
             raise FrameError("hung up without a word")
         answer = decode_handshake(_payload(frame, FrameKind.HANDSHAKE))
         if isinstance(answer, Refusal):
-            error = _REASONS.get(answer.reason, RemoteError)(answer.message)
+            error = _error(answer)
             self._host.refused(error)
             raise error
         common_version(answer)
@@ -398,25 +392,10 @@ class Links:
         Raises:
             RemoteError: it was refused.
         """
-        try:
-            reason = RefusalReason.VERSION
-            common_version(hello)
-            reason = RefusalReason.OVERLOADED
-            if self._inbound_count > INBOUND_MAX:
-                raise RemoteError(f"this node has {INBOUND_MAX} connections and takes no more")
-            reason = RefusalReason.NOT_EXPECTED
-            if hello.expected not in (None, self._me):
-                raise RemoteError(f"{self._me} is here, not {hello.expected}")
-            if hello.node != self._me:
-                self._host.check(hello)
-        except RemoteError as error:
-            if isinstance(error, WrongCluster):
-                reason = RefusalReason.WRONG_CLUSTER
-            elif isinstance(error, NameTaken):
-                reason = RefusalReason.NAME_TAKEN
-            refusal = Refusal(reason, str(error))
+        refusal = self._judge(hello)
+        if refusal is not None:
             await stream.send_all(encode_frame(FrameKind.HANDSHAKE, encode_handshake(refusal)))
-            raise
+            raise _error(refusal)
         await stream.send_all(encode_frame(FrameKind.HANDSHAKE, encode_handshake(self._host.hello(None))))
         if hello.node != self._me:
             link = self._links.get(hello.node)
@@ -425,6 +404,24 @@ class Links:
                 link.address = hello.address
                 link.kicked.ring()
             self._host.met(hello)
+
+    def _judge(self, hello: Hello) -> Refusal | None:
+        """Return why we won't talk to whoever says *hello*; None if we will."""
+        try:
+            common_version(hello)
+            if hello.node != self._me:
+                self._host.check(hello)
+        except WrongCluster as error:
+            return Refusal(RefusalReason.WRONG_CLUSTER, str(error))
+        except NameTaken as error:
+            return Refusal(RefusalReason.NAME_TAKEN, str(error))
+        except RemoteError as error:
+            return Refusal(RefusalReason.VERSION, str(error))
+        if hello.expected not in (None, self._me):
+            return Refusal(RefusalReason.NOT_EXPECTED, f"{self._me} is here, not {hello.expected}")
+        if self._inbound_count > INBOUND_MAX:
+            return Refusal(RefusalReason.OVERLOADED, f"{self._me} has {INBOUND_MAX} connections and takes no more")
+        return None
 
     async def _receive(self, stream: trio.abc.Stream, reader: FrameReader, hello: Hello) -> None:
         """Pass on what *hello.node* sends until it hangs up.
@@ -482,13 +479,13 @@ class Links:
 class _BackOff:
     """How long to wait before the next attempt, in seconds."""
 
-    def __init__(self, random: Random) -> None:
-        self._random = random
+    def __init__(self, uniform: Callable[[float, float], float]) -> None:
+        self._uniform = uniform
         self._delay = BACK_OFF_MIN_S
 
     def next(self) -> float:
         delay, self._delay = self._delay, min(2 * self._delay, BACK_OFF_MAX_S)
-        return delay * self._random.uniform(0.5, 1.0)
+        return delay * self._uniform(0.5, 1.0)
 
     def reset(self) -> None:
         self._delay = BACK_OFF_MIN_S
@@ -509,6 +506,12 @@ async def _next_frame(stream: trio.abc.Stream, reader: FrameReader) -> Frame | N
             return None
         reader.feed(data)
     return frame
+
+
+def _error(refusal: Refusal) -> RemoteError:
+    if refusal.reason is RefusalReason.WRONG_CLUSTER:
+        return WrongCluster(refusal.message)
+    return NameTaken(refusal.message) if refusal.reason is RefusalReason.NAME_TAKEN else RemoteError(refusal.message)
 
 
 def _payload(frame: Frame, kind: FrameKind) -> bytes:

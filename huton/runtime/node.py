@@ -176,31 +176,36 @@ async def open_node(config: Config, *, env: Env | None = None) -> AsyncIterator[
 @asynccontextmanager
 async def _running(assembly: Assembly, listeners: list[trio.abc.Listener[trio.abc.Stream]]) -> AsyncIterator[None]:
     """Run *assembly* beside the block; an error leaves as itself, not in a group, whichever side it comes from."""
-    errors: list[BaseException] = []
+    ended_by: list[BaseException] = []
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(assembly.run, listeners)
             try:
                 yield
             except BaseException as error:
-                if not isinstance(error, trio.Cancelled):
-                    errors.append(error)
+                if not _is_cancelled(error):
+                    ended_by.append(error)
                 raise
             finally:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        # The block's own error, which may itself be a group, or else the one that ended the node.
-        alone = errors[0] if group.exceptions == tuple(errors) else None if errors else _only(group)
-        if alone is None:
+        if len(group.exceptions) > 1:
             raise
+        # The block's own error, as it was (trio copies groups), or else what ended the node.
+        alone = ended_by[0] if ended_by else _only(group)
         raise alone from alone.__cause__
 
 
-def _only(error: BaseException) -> BaseException | None:
-    """Return the one exception in *error*, however deep, or None if there are several."""
-    while isinstance(error, BaseExceptionGroup):
-        if len(error.exceptions) != 1:
-            return None
+def _is_cancelled(error: BaseException) -> bool:
+    """Return whether *error* says nothing but that somebody was cancelled."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
+
+
+def _only(error: BaseException) -> BaseException:
+    """Return the one exception in *error*, however deep, or the group in which there are several."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
 
@@ -216,7 +221,7 @@ def _check_expect(config: Config, storage: Storage) -> None:
 
 
 async def _listen(config: Config, env: Env) -> list[trio.abc.Listener[trio.abc.Stream]]:
-    if config.advertise is None and config.bind.host in ("0.0.0.0", "::"):
+    if config.advertise is None and config.bind.host in ("0.0.0.0", "::"):  # noqa: S104  # nothing is bound here
         raise ConfigError(f"advertise: peers can't reach {config.bind}; say at which address they can")
     try:
         return await env.network.listen(config.bind.host, config.bind.port)
