@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from zlib import crc32
 
 import attrs
@@ -215,7 +216,9 @@ def test_records_are_the_bytes_that_the_docs_draw() -> None:
     key = layout.entry_key(Index(7))
     head = bytes.fromhex("01 01 0000000000000003 0000000000000005") + crc32(b"data").to_bytes(4, "big")
     checksum = crc32(CLUSTER + b"e" + (7).to_bytes(8, "big") + head).to_bytes(4, "big")
-    assert layout.encode_entry(OWNER, key, entry) == head + checksum + b"data"
+    record = layout.encode_entry(OWNER, key, entry)
+    assert record == head + checksum + b"data"
+    assert record.hex() in (Path(__file__).parents[2] / "docs" / "formats.md").read_text().replace(" ", "")
 
     checksum = crc32(CLUSTER + b"\1" + b"skey" + b"value").to_bytes(4, "big")
     assert layout.encode_value(VALUES, b"key", b"value") == b"\1" + checksum + b"value"
