@@ -146,7 +146,10 @@ class _Connection:
             if name == b"content-length" and int(text) > BODY_BYTES_MAX:
                 raise self._too_large()
         if self._h11.they_are_waiting_for_100_continue:
-            await send(self._stream, self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+            await send(
+                self._stream,
+                self._h11.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")) or b"",
+            )
         body = bytearray()
         while True:
             event = self._h11.next_event()

@@ -114,9 +114,10 @@ class Pipeline:
             steps = await self._begin_in_order(steps)
         if steps[-1].refused is not None:
             # Only the command whose key or value is wrong shall fail.
-            steps = [*steps[:-1], *[_Step([part]) for part in steps[-1].parts]]
-            for step in steps[-len(steps[-1].parts) :]:
+            alone = [_Step([part]) for part in steps[-1].parts]
+            for step in alone:
                 await step.take(self._session)
+            steps = [*steps[:-1], *alone]
         for step in steps:
             for _ in step.parts:
                 self.reply(step.reply)
