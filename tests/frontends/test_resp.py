@@ -62,7 +62,7 @@ CONVERSATION: list[tuple[tuple[Any, ...], Any]] = [
     (("DBSIZE",), 0),
     (("CLIENT SETNAME", "me"), True),
     (("COMMAND COUNT",), 28),
-    (("RESET",), b"RESET"),
+    (("SELECT", "0"), True),
     (("DBSIZE",), 6),
 ]
 
