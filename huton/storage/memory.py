@@ -18,7 +18,7 @@ import attrs
 
 from huton.kv.statemachine import StateReader
 from huton.raft.effects import Persist
-from huton.raft.types import Boot, Entry, HardState, Index
+from huton.raft.types import Boot, Entry, HardState, Index, Term
 from huton.storage.interface import Birth, CheckpointMeta, Identity
 from huton.storage.rules import LogScan, check_batch, check_birth, check_checkpoint, make_boot
 
@@ -125,6 +125,25 @@ class MemoryStorage:
     def unsynced(self) -> int:
         """How many writes a crash may lose."""
         return len(self._unsynced)
+
+    @property
+    def durable_hard_state(self) -> HardState:
+        """The term and vote that a crash now would leave."""
+        return self._unsynced[0].hard_state if self._unsynced else self._hard_state
+
+    def durable_term(self, index: Index) -> Term | None:
+        """Return the term of entry *index* in the log that a crash now would leave, or None for no such entry."""
+        for undo in self._unsynced:
+            # The oldest write that touched this place knows what stood there before it.
+            if index > undo.length:
+                position = index - undo.length - 1
+                return undo.removed[position].term if position < len(undo.removed) else None
+        return self._entries[index - 1].term if index <= len(self._entries) else None
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The log as it stands, synced or not, from entry 1 on."""
+        return tuple(self._entries)
 
     def write(self, batch: Sequence[Persist]) -> None:
         """Carry out *batch* as one atomic write that a crash loses, unless ``sync`` comes first."""

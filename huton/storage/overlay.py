@@ -37,7 +37,7 @@ _MISSING: Final = _Missing()
 
 
 class _Generation:
-    """Changes by key. Keys are only ever added, a deletion too is an entry, so a dict's order tells the new ones."""
+    """Changes by key. Keys are only ever added, for a deletion is an entry, too: a dict ends with the new ones."""
 
     __slots__ = ("_sorted", "changes", "size")
 
@@ -47,18 +47,16 @@ class _Generation:
         self._sorted: list[bytes] = []
 
     def sorted_keys(self) -> list[bytes]:
-        """Return all keys in byte order. The list is never changed later, so a scan may hold it."""
+        """Return all keys in byte order; the list is good until the next commit."""
         fresh_count = len(self.changes) - len(self._sorted)
         if fresh_count:
             fresh = islice(reversed(self.changes), fresh_count)
-            keys = self._sorted.copy()
             if fresh_count <= INSERT_MAX:
                 for key in fresh:
-                    insort(keys, key)
+                    insort(self._sorted, key)
             else:
-                keys.extend(sorted(fresh))
-                keys.sort()
-            self._sorted = keys
+                self._sorted.extend(fresh)
+                self._sorted.sort()
         return self._sorted
 
     def scan(self, start: bytes, stop: bytes | None, reverse: bool) -> Iterator[Change] | None:
