@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from huton.raft import Raft
+from huton.raft.durability import WITHHELD_MAX
 from huton.raft.effects import Apply, Committed, Persist, Reason, Rejected, Undecided
 from huton.raft.events import Persisted, PersistFailed, Timeout
 from huton.raft.messages import AppendEntriesReply, PreVote, PreVoteReply, RequestVote, RequestVoteReply
@@ -290,6 +291,18 @@ def test_an_acknowledgement_goes_to_the_leader_of_its_term_alone() -> None:
     assert [m.index for m in released if isinstance(m, AppendEntriesReply)] == [0]
 
 
+def test_what_matched_a_former_leader_is_not_acknowledged_to_the_next() -> None:
+    """R3: match = min(prev + n, durable), of what *this* leader sent; the tail may not be its own."""
+    raft = make_raft(term=1)
+    raft.step(NOW, append(N2, 1, terms=(1, 1, 1)))  # seq 1
+    raft.step(NOW, append(N3, 2, terms=(1, 1)))  # seq 2: the term; of the entries two are known to agree
+
+    replies = [m for m in sent(raft.step(NOW, Persisted(2))) if isinstance(m, AppendEntriesReply)]
+
+    assert raft.status().durable_index == 3
+    assert replies[-1:] == [matched(2, 2)]
+
+
 # -------------------------------------------------------------------- R4 terms
 
 
@@ -433,6 +446,19 @@ def test_r10_a_restarted_leader_leads_no_more() -> None:
 
     assert raft.status().role is Role.FOLLOWER
     assert only(effects, Rejected) == [Rejected(RequestId(1), Reason.NOT_LEADER, None)]
+
+
+# ------------------------------------------------------------- what waits is bounded
+
+
+def test_what_waits_for_the_disk_is_bounded() -> None:
+    """WITHHELD_MAX: 'Messages that wait for the disk; beyond it the newest is dropped, as a network may drop it.'"""
+    raft = make_raft()
+    for _ in range(WITHHELD_MAX + 10):
+        assert sent(raft.step(NOW, request_vote(N2, 1))) == []
+
+    assert len(sent(raft.step(NOW, Persisted(1)))) == WITHHELD_MAX
+    assert len(sent(raft.step(NOW, request_vote(N2, 1)))) == 1
 
 
 # ---------------------------------------------------------- D6: the disk fails

@@ -334,6 +334,16 @@ def test_check_quorum_a_leader_that_nobody_answers_steps_down() -> None:
     assert raft.status().term == 1
 
 
+def test_check_quorum_counts_answers_since_the_last_count_only() -> None:
+    """§6.2, the same: that everybody answered once is no sign of life for ever."""
+    raft = make_working_leader(size=3)
+
+    for beat in range(1, 21):
+        raft.step(NOW + beat * HEARTBEAT, Timeout())
+
+    assert raft.status().role is Role.FOLLOWER
+
+
 @pytest.mark.parametrize("success", [True, False])
 def test_check_quorum_any_answer_of_a_majority_keeps_the_leader(success: bool) -> None:
     """§6.2, the same: a follower that rejects is alive as well."""
