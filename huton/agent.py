@@ -1,0 +1,143 @@
+"""One node as a process of its own: what ``huton agent`` runs.
+
+Opens a node, opens doors for redis and HTTP clients, and stays until SIGINT or SIGTERM. Stopping is not
+leaving: the node stays a member, and goes on where it was when it is started again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+import trio
+
+from huton.config import Address, Config
+from huton.errors import ConfigError, HutonError, SafetyViolation
+from huton.frontends.http import serve_http
+from huton.frontends.resp import serve_resp
+from huton.runtime.environment import real_env
+from huton.runtime.node import Node, open_node
+
+__all__ = ["Doors", "run_agent"]
+
+log = logging.getLogger("huton.agent")
+
+REMIND_SECONDS: Final = 10.0
+"""How often a node that can't serve yet says so."""
+
+
+@attrs.frozen
+class Doors:
+    """Where an agent serves clients; None for a door that stays shut."""
+
+    resp: Address | None
+    http: Address | None
+
+
+def run_agent(config: Config, doors: Doors) -> None:
+    """Run one node and its doors until the process is told to stop; return after a clean stop.
+
+    Raises:
+        ConfigError: what the node was told makes no sense.
+        StorageError: its data directory can't be used as asked.
+        RemoteError: its cluster refuses it.
+        OSError: an address can't be bound, or the disk failed.
+        SafetyViolation: a guarantee is broken, with the whole trace of it.
+    """
+    try:
+        trio.run(_run_until_stopped, config, doors)
+    except BaseExceptionGroup as group:
+        raise _plain(group) from group
+
+
+def _plain(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one expected error that *group* stands for, or *group* itself."""
+    expected, rest = group.split(
+        lambda error: isinstance(error, HutonError | OSError) and not isinstance(error, SafetyViolation)
+    )
+    if expected is None or rest is not None:
+        return group
+    first: BaseException = expected
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
+
+
+async def _run_until_stopped(config: Config, doors: Doors) -> None:
+    async with trio.open_nursery() as nursery:
+        running = trio.CancelScope()
+        await nursery.start(_stop_on_signal, running)
+        with running:
+            await _serve(config, doors)
+        nursery.cancel_scope.cancel()
+    log.info("%s is stopped; it stays a member of its cluster", config.name)
+
+
+async def _stop_on_signal(
+    running: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Cancel *running* at the first SIGINT or SIGTERM; end the process at the second."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for number in signals:
+            name = signal.Signals(number).name
+            if running.cancel_called:
+                log.warning("%s again: ending at once", name)
+                os._exit(128 + number)
+            log.info("%s: stopping; a second signal ends this process at once", name)
+            running.cancel()
+
+
+async def _serve(config: Config, doors: Doors) -> None:
+    env = real_env(config)
+    async with open_node(config, env=env) as node, trio.open_nursery() as nursery:
+        log.info("%s is at %s for its peers and keeps its data in %s", node.name, node.address, config.data_dir)
+        for option, serve, address in (("resp", serve_resp, doors.resp), ("http", serve_http, doors.http)):
+            if address is not None:
+                try:
+                    bound = await nursery.start(serve, node, env, address)
+                except OSError as error:
+                    raise ConfigError(f"{option}: can't listen on {address}: {error}") from error
+                log.info("%s clients are served at %s", option.upper(), bound)
+        _warn_of_exposure({"bind": config.bind, "resp": doors.resp, "http": doors.http})
+        await _report_ready(node)
+        await trio.sleep_forever()
+
+
+def _warn_of_exposure(addresses: Mapping[str, Address | None]) -> None:
+    for option, address in addresses.items():
+        if address is not None and not _is_loopback(address.host):
+            log.warning(
+                "%s %s can be reached from other machines, and there is no authentication yet: "
+                "whoever reaches it can read, change and delete everything",
+                option,
+                address,
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    """Tell whether *host* surely means this machine alone; a name other than localhost doesn't."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def _report_ready(node: Node) -> None:
+    """Say when the node can serve, and every ``REMIND_SECONDS`` that it can't yet, and why."""
+    while True:
+        with trio.move_on_after(REMIND_SECONDS) as patience:
+            await node.wait_ready()
+        status = node.status()
+        if not patience.cancelled_caught:
+            break
+        if status.cluster_id is None:
+            log.warning("still waiting for the other members that the cluster is to be born with")
+        else:
+            log.warning("still waiting for a leader: a majority of the members has to be up and reachable")
+    log.info("ready: one of %d in cluster %s, led by %s", len(status.members), status.cluster_id, status.leader)
