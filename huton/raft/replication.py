@@ -357,22 +357,30 @@ def entries_applied(state: RaftState, now: int, event: Applied) -> None:
 def log_read(state: RaftState, now: int, event: LogRead) -> None:
     """Entries came from storage: for the state machine, for followers, or for nobody any more.
 
-    They are checked against the log's terms: it may have been truncated and grown again meanwhile.
+    The log may have been truncated and grown again meanwhile: what has its terms still is taken.
     """
     first = event.first_index
+    entries = _still_ours(state, first, event.entries)
     wanted_to_apply = state.apply_reading == first
     if wanted_to_apply:
         state.apply_reading = None
     readers = [(peer, progress) for peer, progress in state.progress.items() if progress.reading_from == first]
     for _, progress in readers:
         progress.reading_from = None
-    for position, entry in enumerate(event.entries):
-        if state.log.term_at(Index(first + position)) != entry.term:
-            return
+    if not entries:
+        return
     if wanted_to_apply:
         # A read for a follower may have begun at the same entry, and go on beyond what is committed.
         last = min(state.commit_index, state.durability.index)
-        _hand_over(state, first, event.entries[: last + 1 - first])
+        _hand_over(state, first, entries[: last + 1 - first])
     for peer, progress in readers:
         if progress.next_index == first and not progress.probing and not progress.inflights.full:
-            _send(state, peer, progress, event.entries)
+            _send(state, peer, progress, entries)
+
+
+def _still_ours(state: RaftState, first: Index, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Return *entries* up to the first whose term is not the log's: index and term determine an entry."""
+    for position, entry in enumerate(entries):
+        if state.log.term_at(Index(first + position)) != entry.term:
+            return entries[:position]
+    return entries

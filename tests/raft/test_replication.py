@@ -509,7 +509,7 @@ def test_entries_that_left_the_window_are_read_for_a_follower() -> None:
 @pytest.mark.parametrize(
     "late",
     [
-        LogRead(Index(2), entries_of((1, 9), first=2)),  # terms that are not ours any more
+        LogRead(Index(2), entries_of((9, 9), first=2)),  # terms that are not ours any more
         LogRead(Index(3), entries_of((1,), first=3)),  # nobody asked for that
         LogRead(Index(9), entries_of((1,), first=9)),  # beyond the log
     ],
@@ -539,9 +539,31 @@ def test_a_stale_read_is_asked_again() -> None:
     raft = make_leader(term=2, log_terms=(1, 1, 1))
     raft.step(NOW, refusal(N2, 2, 3, hint=(1, 1)))
 
-    effects = raft.step(NOW, LogRead(Index(2), entries_of((1, 9), first=2)))
+    effects = raft.step(NOW, LogRead(Index(2), entries_of((9, 9), first=2)))
 
     assert [ask.first_index for ask in only(effects, ReadLog)] == [2]
+
+
+def test_of_a_read_that_was_overtaken_by_a_truncation_the_part_that_is_still_ours_counts() -> None:
+    """Index and term determine an entry (Log Matching), so a read serves up to where its terms are the log's.
+
+    Here a follower's read outlives the leadership that asked for it, and its end is no more; it must not make
+    the state machine's own read, from the same entry, count for answered with nothing.
+    """
+    raft = make_raft(log_terms=(1,) * 6, term=1)
+    [ask] = only(raft.step(NOW - ELECTION, append(N2, 1, prev=(1, 6), commit=2)), ReadLog)
+    assert (ask.first_index, ask.last_index) == (1, 2)
+    raft.step(NOW, Timeout())
+    persisted(raft, raft.step(NOW, pre_vote_reply(N2, 2)))
+    persisted(raft, raft.step(NOW, vote(N2, 2)))
+    [ask] = only(raft.step(NOW, refusal(N3, 2, 6, hint=(0, 0))), ReadLog)
+    assert (ask.first_index, ask.last_index) == (1, 6)
+    persisted(raft, raft.step(NOW, append(N2, 3, prev=(1, 4), terms=(3,))))
+
+    effects = raft.step(NOW, LogRead(Index(1), entries_of((1,) * 6)))
+    effects += raft.step(NOW, LogRead(Index(1), entries_of((1,) * 2)))
+
+    assert [batch.entries for batch in only(effects, Apply)] == [entries_of((1, 1))]
 
 
 def test_after_a_restart_committed_entries_are_read_and_applied() -> None:
