@@ -185,14 +185,15 @@ def test_follower_stays_one_while_it_hears_a_leader() -> None:
         assert raft.deadline() == now + ELECTION
 
 
-def test_granting_a_vote_restarts_the_wait() -> None:
+@pytest.mark.parametrize("term", [1, 2])
+def test_granting_a_vote_restarts_the_wait(term: int) -> None:
     """Figure 2, Followers: 'If election timeout elapses without receiving AppendEntries RPC from current
     leader or granting vote to candidate: convert to candidate.'
     """
     raft = make_raft(term=1)
     raft.step(BOOTED, Timeout())
 
-    raft.step(NOW - 1, request_vote(N2, 2))
+    raft.step(NOW - 1, request_vote(N2, term))
     raft.step(NOW, Timeout())
 
     assert raft.status().role is Role.FOLLOWER
