@@ -64,7 +64,8 @@ class Storage(Protocol):
 
     Raises (any call):
         CorruptRecord: a record that fails its checksum was met; the message names it.
-        OSError: the disk failed; every later write fails, too, for nothing may be retried after a failed sync (D6).
+        OSError: the disk failed; every later write to the same part (log or state) fails, too, for nothing may be
+            tried again after a failed sync (D6).
         StorageError: a bound of the storage is reached (full map); nothing was written.
     """
 

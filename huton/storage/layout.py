@@ -236,11 +236,9 @@ def decode_birth(owner: int, record: bytes) -> Birth:
     texts, at = [], ID_BYTES + 2
     for _ in range(2 * int.from_bytes(payload[ID_BYTES:at], "big")):
         end = at + 2 + int.from_bytes(payload[at : at + 2], "big")
-        if end > len(payload):
-            raise _malformed("log: birth")
         texts.append(_text(payload[at + 2 : end], "log: birth"))
         at = end
-    if at != len(payload):
+    if at != len(payload):  # too long, or so short that lengths pointed beyond its end
         raise _malformed("log: birth")
     members = tuple(Member(NodeId(id_), address) for id_, address in zip(texts[::2], texts[1::2], strict=True))
     return Birth(payload[:ID_BYTES], Configuration(members))

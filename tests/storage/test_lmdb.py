@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from zlib import crc32
 
 import lmdb
 import pytest
@@ -334,6 +335,43 @@ def test_a_log_that_ends_before_the_state_is_corruption(path: Path) -> None:
         use_everything(path)
 
 
+@pytest.mark.parametrize(("position", "value", "message"), [(0, 2, "record version 2"), (1, 9, "kind 9")])
+def test_an_entry_of_a_later_huton_is_not_guessed_at(path: Path, position: int, value: int, message: str) -> None:
+    """A right checksum over something unknown: written well, by somebody who knew more."""
+    write_samples(path)
+    key = layout.entry_key(Index(2))
+    head = bytearray(layout.encode_entry(OWNER, key, ENTRIES[1])[:22])
+    head[position] = value
+    record = bytes(head) + crc32(head, crc32(key, OWNER)).to_bytes(4, "big") + ENTRIES[1].data
+    with raw(path / "log") as transaction:
+        transaction.put(key, record)
+
+    with pytest.raises(CorruptRecord, match=f"entry 2: {message}"):
+        use_everything(path)
+
+
+def test_a_hard_state_below_the_log_is_corruption(path: Path) -> None:
+    """The term is durable before, or with, any entry of it: so this one is an old one that came back."""
+    write_samples(path)
+    with raw(path / "log") as transaction:
+        transaction.put(layout.HARD_STATE_KEY, layout.encode_hard_state(OWNER, HardState(Term(1))))
+
+    with pytest.raises(CorruptRecord, match="term 1 is below the log's last, 2"):
+        use_everything(path)
+
+
+def test_a_gap_in_the_log_is_corruption(path: Path) -> None:
+    """Entries 4 to 8 are missing if there is a ninth."""
+    write_samples(path)
+    with raw(path / "log") as transaction:
+        transaction.put(layout.entry_key(Index(9)), b"")
+
+    storage = open_storage(path)
+    with pytest.raises(CorruptRecord, match="entry 4 is missing"):
+        storage.recover()
+    storage.close()
+
+
 def test_a_key_without_meaning_in_the_log_is_corruption(path: Path) -> None:
     """Nothing but entries stands behind the entries."""
     write_samples(path)
@@ -392,6 +430,16 @@ def test_a_full_map_refuses_the_write_and_keeps_the_rest(path: Path) -> None:
     boot = storage.recover()
     assert (boot.hard_state.term, boot.last_index, boot.applied) == (2, 4, 0)
     storage.persist([persist(large, first=5)])
+    storage.close()
+
+
+def test_every_commit_is_synced(path: Path) -> None:
+    """Storage: 'Whatever returns is on disk and synced.' Only a power failure could show it from outside."""
+    storage = open_storage(path)
+
+    for environment in (storage._log, storage._state):
+        flags = environment.lmdb.flags()
+        assert (flags["sync"], flags["metasync"], flags["writemap"], flags["lock"]) == (True, True, False, True)
     storage.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 from huton.raft.types import HardState, Index, Term
@@ -61,6 +63,22 @@ def test_what_survived_a_crash_survives_the_next(storage: MemoryStorage) -> None
     storage.crash()
 
     assert data(storage) == b"aB"
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_what_a_crash_would_leave_can_be_asked_before(storage: MemoryStorage, writes: int) -> None:
+    """Checkers ask what is durable right now, without crashing anybody."""
+    write_three(storage)
+    storage.crash(writes)
+    storage.write([in_term(4), persist(entry(4, b"Z"), first=2, truncate_from=2)])
+    storage.write([persist(entry(4, b"X"), entry(4, b"Y"), first=1, truncate_from=1)])
+    crashed = copy.deepcopy(storage)
+    crashed.crash()
+
+    terms = {index + 1: item.term for index, item in enumerate(crashed.entries)}
+    assert [storage.durable_term(Index(index)) for index in range(1, 9)] == [terms.get(index) for index in range(1, 9)]
+    assert storage.durable_hard_state == crashed.recover().hard_state
+    assert data(storage) == b"".join(item.data for item in storage.entries) != data(crashed)
 
 
 @pytest.mark.parametrize("keep", [-1, 1])
