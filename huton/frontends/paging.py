@@ -28,23 +28,18 @@ class Range:
 
     Attributes:
         reverse: from the last key to the first.
-        skip: a key that is left out, though the range may begin with it.
     """
 
     prefix: bytes = b""
     start: bytes | None = None
     stop: bytes | None = None
     reverse: bool = False
-    skip: bytes | None = None
 
     def beyond(self, key: bytes) -> Range:
         """Return what is left of this range after *key*."""
         if self.reverse:
             return self if self.stop is not None and self.stop <= key else attrs.evolve(self, stop=key)
-        if self.start is not None and self.start > key:
-            return self
-        # Not key + b"\0", which for the longest key is no key any more.
-        return attrs.evolve(self, start=key, skip=key)
+        return self if self.start is not None and self.start > key else attrs.evolve(self, start=key + b"\0")
 
 
 @attrs.frozen
@@ -91,12 +86,7 @@ async def read_page(bucket: Bucket, within: Range, limit: int, *, local: bool = 
 
 
 async def _scan(bucket: Bucket, within: Range, limit: int, *, local: bool) -> list[KeyValue]:
-    most = limit + (within.skip is not None)
     start, stop, reverse = within.start, within.stop, within.reverse
     if local:
-        found = bucket.scan_local(within.prefix, start=start, stop=stop, limit=most, reverse=reverse)
-    else:
-        found = await bucket.scan(within.prefix, start=start, stop=stop, limit=most, reverse=reverse)
-    if within.skip is not None and found and found[0].key == within.skip:
-        return found[1:]
-    return found[:limit]
+        return bucket.scan_local(within.prefix, start=start, stop=stop, limit=limit, reverse=reverse)
+    return await bucket.scan(within.prefix, start=start, stop=stop, limit=limit, reverse=reverse)

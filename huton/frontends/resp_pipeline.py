@@ -108,7 +108,9 @@ class Pipeline:
 
     async def _write(self, run: Sequence[tuple[Store | Write, Command]]) -> int:
         steps = _steps_of(run)
-        if len(steps) == 1:
+        if len(steps) == 1 or not self._session.door.born:
+            # Before the birth of its cluster a node submits nothing, but keeps all waiting, in no order.
+            steps = steps[:1]
             await steps[0].take(self._session)
         else:
             steps = await self._begin_in_order(steps)

@@ -33,8 +33,8 @@ __all__ = [
     "split_inline",
 ]
 
-ARGUMENTS_MAX: Final = 16_384
-"""Arguments of one command, its name included; more is a protocol failure."""
+ARGUMENTS_MAX: Final = 20_001
+"""Arguments of one command, its name included: MSET with 10,000 keys. More is a protocol failure."""
 
 COMMAND_BYTES_MAX: Final = 16 << 20
 """Bytes of all arguments of one command together; more is a protocol failure."""

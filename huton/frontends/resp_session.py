@@ -132,6 +132,13 @@ class Door:
         self.started_ns = env.clock.now()
         self.tally = tally
         self.commands = 0
+        self._born = False
+
+    @property
+    def born(self) -> bool:
+        """Whether the node belongs to a cluster; until then nothing is submitted, everything waits."""
+        self._born = self._born or self.node.status().role != "unborn"
+        return self._born
 
 
 class Session:
