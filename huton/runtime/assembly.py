@@ -34,7 +34,7 @@ class Assembly:
         address: where peers reach it.
 
     Attributes:
-        born: set once the node belongs to a cluster and its replica runs.
+        born: set once the node belongs to a cluster and its replica runs, or is closed.
     """
 
     def __init__(self, config: Config, env: Env, storage: Storage, address: Address) -> None:
@@ -88,6 +88,7 @@ class Assembly:
                 task_status.started()
         finally:
             self._closed = True
+            self.born.set()  # Whoever waits for it now looks again.
 
     # ------------------------------------------------------------------ for callers
 

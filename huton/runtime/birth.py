@@ -71,7 +71,7 @@ PROPOSAL_NS: Final = 10_000_000_000
 
 @attrs.frozen
 class Met:
-    """A handshake with this node went well, whoever dialled."""
+    """A handshake with this node went well, whoever dialled: it is told where we stand."""
 
     member: Member
 
@@ -239,6 +239,8 @@ class BirthProtocol:
         """Take in *event* at *now* (monotonic nanoseconds) and return what the driver has to do, in this order."""
         if isinstance(event, Met):
             self._meet(now, event.member)
+            if self._birth is None and event.member.id in self._peers:
+                self._tell(event.member.id, self._notice(now))
         elif isinstance(event, Heard):
             self._hear(now, event.sender, event.message)
         elif isinstance(event, Saved):
@@ -326,7 +328,7 @@ class BirthProtocol:
     # ------------------------------------------------------------------ what others say
 
     def _meet(self, now: int, member: Member) -> None:
-        """Note that *member* is there; tell it where we stand if it is new."""
+        """Note that *member* is there."""
         if member.id == self._me.id or self.refusal(now, member.id) is not None:
             return
         if self._birth is not None and member in self._birth.configuration.members:
@@ -343,8 +345,8 @@ class BirthProtocol:
         peer = self._peers.get(member.id)
         if peer is not None:
             peer.member, peer.seen_at = member, now
-        elif self._remember(now, member) and self._birth is None:
-            self._tell(member.id, self._notice(now))
+        else:
+            self._remember(now, member)
 
     def _hear(self, now: int, sender: NodeId, message: BirthMessage) -> None:
         if isinstance(message, BirthNotice):
@@ -465,14 +467,13 @@ class BirthProtocol:
             proposer=None if pledge is None else pledge.proposer,
         )
 
-    def _remember(self, now: int, member: Member) -> bool:
-        """Add *member* to those we know; False if we know too many already."""
+    def _remember(self, now: int, member: Member) -> None:
+        """Add *member* to those we know, unless they are too many."""
         if len(self._peers) >= MEMBERS_MAX:
             self._report(f"more than {MEMBERS_MAX} nodes want to be born together: the others are ignored", urgent=True)
-            return False
+            return
         self._peers[member.id] = _Peer(member, now)
         self._report(f"found {member.id} at {member.address}", urgent=False)
-        return True
 
     def _namesakes(self, node: NodeId) -> list[_Peer]:
         """Return the known nodes of the same name with another data directory."""

@@ -297,7 +297,7 @@ class ReplicaDriver:
         log.error("the disk failed, this node stops: %s", error)
         self._step(self._env.clock.now(), PersistFailed(seq, str(error)))
         self._over = True
-        return StorageError(f"the disk failed: {error}")
+        return error if isinstance(error, StorageError) else StorageError(f"the disk failed: {error}")
 
     # ------------------------------------------------------------------ callers
 

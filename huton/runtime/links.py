@@ -243,7 +243,6 @@ class Links:
                     finally:
                         if link.connected:
                             link.disconnect()
-                            log.info("lost the connection to %s", link.node)
                             self._host.lost(link.node)
                 if not link.attempt.cancelled_caught:
                     with trio.move_on_after(back_off.next()):
@@ -251,17 +250,20 @@ class Links:
 
     async def _connect(self, link: _Link, back_off: _BackOff) -> None:
         """Dial, introduce this node, and send what is queued until the connection ends."""
-        stream = await self._dial(link.address, link.node)
-        if stream is None:
+        dialled = await self._dial(link.address, link.node)
+        if dialled is None:
             return
+        stream, hello = dialled
         async with stream:
             back_off.reset()
             link.connected = True
             log.info("connected to %s at %s", link.node, link.address)
+            self._host.met(hello)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, link, stream, nursery.cancel_scope)
                 await self._send_queue(link, stream)
                 nursery.cancel_scope.cancel()
+        log.info("lost the connection to %s", link.node)
 
     async def _send_queue(self, link: _Link, stream: trio.abc.Stream) -> None:
         try:
@@ -292,40 +294,27 @@ class Links:
         while True:
             link = None if there is None else self._links.get(there)
             if link is None or not link.connected:
-                hello = await self._ask_who(seed)
-                if hello is not None:
+                dialled = await self._dial(str(seed), None)
+                if dialled is not None:
+                    stream, hello = dialled
+                    await trio.aclose_forcefully(stream)
                     if hello.node == self._me:
                         return
                     there = hello.node
                     self._host.met(hello)
             await trio.sleep(back_off.next())
 
-    async def _ask_who(self, seed: Address) -> Hello | None:
-        hellos: list[Hello] = []
-        stream = await self._dial(str(seed), None, hellos)
-        if stream is None:
-            return None
-        await trio.aclose_forcefully(stream)
-        return hellos[0]
-
-    async def _dial(
-        self, address: str, expected: NodeId | None, hellos: list[Hello] | None = None
-    ) -> trio.abc.Stream | None:
-        """Connect and shake hands; None if that fails, for whatever reason.
-
-        The caller closes the stream. The other side's Hello is added to *hellos*.
-        """
+    async def _dial(self, address: str, expected: NodeId | None) -> tuple[trio.abc.Stream, Hello] | None:
+        """Connect and shake hands; None if that fails, for whatever reason. The caller closes the stream."""
         stream: trio.abc.Stream | None = None
         try:
             where = parse_address(address)
             stream = await self._env.network.connect(where.host, where.port)
             with trio.fail_after(HANDSHAKE_S):
                 hello = await self._introduce(stream, expected)
-            if hellos is not None:
-                hellos.append(hello)
             self._complaints.pop(address, None)
-            done, stream = stream, None
-            return done
+            dialled, stream = stream, None
+            return dialled, hello
         except (OSError, ConfigError, trio.BrokenResourceError, trio.TooSlowError) as error:
             log.debug("can't reach %s: %s", address, error)
         except RemoteError as error:

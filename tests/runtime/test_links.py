@@ -321,6 +321,23 @@ async def test_nobody_else_is_taken_for_a_peer(caplog: pytest.LogCaptureFixture)
         nursery.cancel_scope.cancel()
 
 
+async def test_an_answer_in_another_name(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever answers has to be who was dialled, whatever it thinks of that itself."""
+    one, two, other = Household("one"), Household("two"), Household("other")
+    one.links.reconcile([two.member])
+    async with trio.open_nursery() as nursery:
+        listener = (await trio.open_tcp_listeners(two.address.port, host=two.address.host))[0]
+        await nursery.start(one.run)
+        async with listener, await listener.accept() as stream:
+            await stream.receive_some()
+            await stream.send_all(handshake(other.hello(None)))
+
+            await until(lambda: "answers where two#" in caplog.text, "a clear error in the log")
+
+            assert one.links.connected() == ()
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_peer_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """'A bounded outgoing queue': full, further messages are dropped, and the link works on."""
     monkeypatch.setattr(links_module, "QUEUE_BYTES_MAX", 1 << 20)

@@ -227,10 +227,13 @@ async def test_a_failed_sync_ends_the_node(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ three nodes
 
 
-async def test_three_nodes_form_a_cluster_and_any_of_them_serves(tmp_path: Path) -> None:
+async def test_three_nodes_form_a_cluster_and_any_of_them_serves(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Issue 2, point 6: 'Followers forward writes and linearizable reads.'"""
     async with local_cluster(tmp_path) as cluster:
         await cluster.ready()
+        assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
         leader = await cluster.leader()
 
         for name, node in cluster.nodes.items():
@@ -271,7 +274,7 @@ async def test_a_node_that_was_away_catches_up(tmp_path: Path) -> None:
         for number in range(200):
             await bucket.set(b"%d" % number, b"v" * 1000)
         await cluster.start(away)
-        await cluster.node(away).wait_ready()
+        await cluster.ready()
 
         assert cluster.node(away).bucket("b").count_local() == 200
 
@@ -306,6 +309,19 @@ async def test_without_a_majority_nothing_is_written(tmp_path: Path) -> None:
             await cluster.node(leader).bucket("b").get(b"k")
         await cluster.start(*followers)
         await cluster.ready()
+
+
+async def test_a_deadline_that_comes_nearer_is_kept(tmp_path: Path) -> None:
+    """A request that gives up in 0.2 s does not wait for the election timeout that the node sleeps towards."""
+    async with local_cluster(tmp_path) as cluster:
+        await cluster.ready()
+        await cluster.stop()
+        patient = attrs.evolve(cluster.configs["n1"], election_timeout=60.0, request_timeout=0.2)
+        async with open_node(patient) as node:
+            await trio.testing.wait_all_tasks_blocked()
+
+            with trio.fail_after(DEADLINE_S), pytest.raises(NoLeader):
+                await node.bucket("b").get(b"k")
 
 
 async def test_a_restart_of_all_keeps_everything(tmp_path: Path) -> None:
