@@ -166,6 +166,11 @@ class Raft:
             match_index=tuple((peer, progress.match_index) for peer, progress in state.progress.items()),
         )
 
+    @property
+    def state(self) -> RaftState:
+        """The member itself, for checkers to look at; nobody else may, and nobody may change it."""
+        return self._state
+
     def _seal(self, now: int) -> list[Effect]:
         """Gather the step's effects: one write for all that has to be on disk, then the rest in order."""
         state = self._state

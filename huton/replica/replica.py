@@ -82,6 +82,11 @@ class Replica:
         """Everything applied so far; it may lag behind the leader."""
         return self._overlay
 
+    @property
+    def core(self) -> Raft:
+        """The core, for checkers to look at."""
+        return self._raft
+
     def status(self) -> Status:
         """Return an immutable view of the core."""
         return self._raft.status()
