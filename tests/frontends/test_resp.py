@@ -14,7 +14,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from huton.frontends import resp
+from huton.frontends import listening, resp
 from tests.frontends.doors import in_thread, open_doors, read_until
 from tests.runtime.cluster import until
 
@@ -275,9 +275,12 @@ async def test_a_long_pipeline_is_answered_in_order(tmp_path: Path) -> None:
                     pipeline.set(f"key:{number:04}", str(number) * 50)
                 for number in range(5_000):
                     pipeline.get(f"key:{number:04}")
+                pipeline.mget([f"key:{number:04}" for number in range(0, 5_000, 5)])
+                pipeline.mset({f"key:{number:04}": "" for number in range(1_000)})
+                pipeline.set("key:0000", "last").get("key:0999").get("key:0000")
                 replies = pipeline.execute()
-            assert replies[:5_000] == [True] * 5_000
-            assert replies[5_000:] == [str(number).encode() * 50 for number in range(5_000)]
+            values = [str(number).encode() * 50 for number in range(5_000)]
+            assert replies == [True] * 5_000 + values + [values[::5], True, True, b"", b"last"]
 
         await in_thread(pipe)
 
@@ -329,6 +332,20 @@ async def test_a_pipeline_that_waits_for_a_leader_keeps_its_order(tmp_path: Path
             await stream.send_all(PIPELINE)
             await doors.cluster.start("n2")
             assert await read_until(stream) == IN_ORDER
+
+
+async def test_a_client_that_never_reads_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long answer that nobody takes is memory; it is kept for a while, not for ever."""
+    monkeypatch.setattr(listening, "SEND_SECONDS", 0.05)
+    async with open_doors(tmp_path) as doors:
+        await doors.node.bucket("0").set(b"long", b"x" * 1_000_000)
+        async with await doors.connect_resp() as silent, await doors.connect_resp() as asking:
+            await silent.send_all(b"GET long\r\n" * 40)
+            received = b""
+            with trio.fail_after(20):
+                while b"connected_clients:1\r\n" not in received:
+                    await asking.send_all(b"INFO clients\r\n")
+                    received = await asking.receive_some(1_000)
 
 
 # ----------------------------------------------------------------- KEYS and SCAN
