@@ -250,6 +250,7 @@ def test_answers_of_strangers_count_for_nothing() -> None:
         assert raft.step(NOW, acknowledgement(NodeId(stranger), 1, 1)) == []
 
     assert raft.status().commit_index == 0
+    assert [peer for peer, _ in raft.status().match_index] == [N2, N3]
 
 
 # -------------------------------------------------------------- conflict hints
