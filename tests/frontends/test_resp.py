@@ -14,7 +14,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from huton.frontends import listening, resp
+from huton.frontends import listening, resp, resp_data
 from tests.frontends.doors import in_thread, open_doors, read_until
 from tests.runtime.cluster import until
 
@@ -154,6 +154,28 @@ async def test_every_node_takes_writes_and_reads(tmp_path: Path) -> None:
                         assert client.get("who") == writer.encode()
 
         await in_thread(write_and_read)
+
+
+async def test_set_with_get_is_atomic(tmp_path: Path) -> None:
+    """Many connections swap one value: each value is taken out exactly once, as with one lock around it."""
+    async with open_doors(tmp_path) as doors:
+        taken: list[bytes] = []
+
+        async def swap(who: int) -> None:
+            async with await doors.connect_resp() as stream:
+                for number in range(10):
+                    await stream.send_all(b"SET hot %d:%d GET\r\n" % (who, number))
+                    reply = await read_until(stream, b"\r\n")
+                    if reply != b"$-1\r\n":
+                        reply = reply.partition(b"\r\n")[2] or await read_until(stream, b"\r\n")
+                    taken.append(reply.removesuffix(b"\r\n"))
+
+        async with trio.open_nursery() as nursery:
+            for who in range(6):
+                nursery.start_soon(swap, who)
+        last = doors.node.bucket("0").get_local(b"hot") or b""
+    put = {b"%d:%d" % (who, number) for who in range(6) for number in range(10)}
+    assert sorted([*taken, last]) == sorted([*put, b"$-1"])
 
 
 # ------------------------------------------------------------------- pipelines
@@ -394,6 +416,21 @@ async def test_a_scan_takes_patterns_and_types(tmp_path: Path) -> None:
 
     assert users == [b"user:%d" % number for number in range(10)]
     assert (one, hashes, nobody) == ([b"user:7"], [], [])
+
+
+async def test_keys_looks_at_a_bounded_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond it KEYS is an error that says what to do; a pattern's beginning narrows what is looked at."""
+    monkeypatch.setattr(resp_data, "KEYS_MAX", 10)
+    async with open_doors(tmp_path) as doors:
+
+        def ask() -> None:
+            with doors.redis() as client:
+                client.mset({f"{kind}{number}": "v" for kind in "ab" for number in range(8)})
+                assert len(client.keys("a*")) == 8
+                with pytest.raises(redis.ResponseError, match="use SCAN"):
+                    client.keys("*1")
+
+        await in_thread(ask)
 
 
 async def test_a_cursor_belongs_to_its_bucket(tmp_path: Path) -> None:
