@@ -83,7 +83,7 @@ class Replica:
         return self._overlay
 
     @property
-    def core(self) -> Raft:
+    def raft(self) -> Raft:
         """The core, for checkers to look at."""
         return self._raft
 

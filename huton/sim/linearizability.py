@@ -132,31 +132,29 @@ def _search(
         bound = part.end
         choices: list[int] = []
         blocked: list[int] = []
-        for i in range(low, count):
-            # The bound falls while we go on, but never below the call of what we have passed.
-            if calls[i] > bound:
-                break
+        i = low
+        while i < count and calls[i] <= bound:  # The bound falls while we go on, but never below a call we passed.
             steps += 1
-            if mask >> (i - low) & 1:
+            rest = mask >> (i - low)
+            if rest & 1:
+                run = (rest ^ (rest + 1)).bit_length() - 1
                 if i == low:
-                    low += 1
-                    mask >>= 1
+                    low += run
+                    mask >>= run
+                i += run
                 continue
             need = needs[i]
             if (need == state or need < 0) and avoids[i] != state:
                 if effects[i] < 0:
                     path = (path, i)
-                    if i == low:
-                        low += 1
-                        mask >>= 1
-                    else:
-                        mask |= 1 << (i - low)
+                    mask |= 1 << (i - low)
                     continue
                 choices.append(i)
             else:
                 blocked.append(i)
             if returns[i] < bound:  # noqa: PLR1730  # min() would cost a call in the innermost loop
                 bound = returns[i]
+            i += 1
         if low == count:
             return steps, None
         if stack:  # Without an alternative nothing can lead here again.

@@ -1,0 +1,355 @@
+"""One simulated member: the replica that ships, over a disk that forgets what was not synced.
+
+It drives the replica as the runtime does, under the same rules: effects start in list order and wait for
+nothing, all pending writes go to disk as one batch with one sync, ``Persisted`` follows the sync.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from huton.errors import OutcomeUnknown
+from huton.kv.machine import KeyValueMachine
+from huton.kv.statemachine import ApplyContext, StateWriter
+from huton.raft.effects import Persist, ReadLog, RoleChanged
+from huton.raft.events import LogRead, Persisted, PersistFailed, Timeout
+from huton.raft.messages import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
+from huton.raft.types import RaftConfig, RequestId, Role
+from huton.replica import (
+    Answer,
+    Checkpoint,
+    Checkpointed,
+    Effect,
+    Event,
+    Read,
+    Receive,
+    Replica,
+    ReplicaConfig,
+    Send,
+    Submit,
+    ViewReady,
+)
+from huton.storage.memory import MemoryStorage
+from huton.wire import ForwardWrites, PeerMessage
+
+if TYPE_CHECKING:
+    from huton.sim.world import World
+
+__all__ = ["DiskOptions", "Ended", "SimMember"]
+
+STALL_NS: Final = 2_000_000_000
+"""How long a write takes at most, on the worst of disks: a stall, but not for ever."""
+
+Ended = Callable[[Answer | ViewReady | None], None]
+"""What a client is told of its request: its end, or None if the member died first."""
+
+
+@attrs.frozen(kw_only=True)
+class DiskOptions:
+    """How long a disk takes.
+
+    Attributes:
+        sync_ns: the usual longest time of one write with its sync.
+        slow: share of writes that take up to fifty times as long.
+        overlay_bytes_max: applied bytes that start a checkpoint.
+    """
+
+    sync_ns: int = 1_000_000
+    slow: float = 0.0
+    overlay_bytes_max: int = 1 << 20
+
+
+class SimMember:
+    """A name, its disk, and its process while it is up.
+
+    Attributes:
+        storage: outlives every process.
+        replica: the process; None while it is down.
+        run: how many processes there have been.
+        clock_offset: what its clock shows at the beginning of the run, in nanoseconds.
+    """
+
+    def __init__(self, world: World, name: str, storage: MemoryStorage, clock_offset: int) -> None:
+        self.world: Final = world
+        self.name: Final = name
+        self.storage: Final = storage
+        self.clock_offset: Final = clock_offset
+        self.replica: Replica | None = None
+        self.run = 0
+        self.disk_factors: dict[str, float] = {}
+        self.fail_next_sync = False
+        self.paused_until = 0
+        self._last_id = 0
+        self._clients: dict[RequestId, Ended] = {}
+        self._pending: list[Persist] = []
+        self._writing: list[Persist] = []
+        self._alarm: int | None = None
+        self._draw_key = 0
+        self._led = False
+
+    # ------------------------------------------------------------------ life and death
+
+    def start(self) -> None:
+        """Begin a process from what the disk holds."""
+        world, options = self.world, self.world.options
+        self.run += 1
+        boot = self.storage.recover()
+        # Each run draws its timeouts from a stream of its own: what one does shifts nothing in the next.
+        timeouts = world.draws
+        run = self.run
+        drawn = 0
+
+        def draw_timeout() -> int:
+            nonlocal drawn
+            drawn += 1
+            shortest = options.election_timeout_ns
+            return timeouts.between(shortest, 2 * shortest, "timeout", self.name, run, drawn)
+
+        raft = RaftConfig(
+            id=self.storage.identity.node_id,
+            election_timeout_ns=options.election_timeout_ns,
+            heartbeat_interval_ns=options.election_timeout_ns // 10,
+            append_bytes_max=options.append_bytes_max,
+            inflight_messages_max=options.inflight_messages_max,
+            window_bytes_max=options.window_bytes_max,
+        )
+        self.replica = Replica(
+            ReplicaConfig(
+                raft=raft,
+                request_timeout_ns=options.request_timeout_ns,
+                overlay_bytes_max=options.disk.overlay_bytes_max,
+            ),
+            boot=boot,
+            base=self.storage.state(),
+            machine=ObservedMachine(world, self.name),
+            timeouts=draw_timeout,
+            epoch=run,
+        )
+        world.checks.started(self, boot)
+        self._set_alarm()
+
+    def crash(self, *, keep: int | None = None) -> None:
+        """Die at once. Of what was not synced the oldest *keep* writes survive, by default none."""
+        if self.replica is None:
+            return
+        self.replica = None
+        self._led = False
+        kept = min(keep or 0, self.storage.unsynced)
+        if self.storage.unsynced > kept or self._pending:
+            self.world.happened("lost_unsynced", self)
+        self.storage.crash(kept)
+        self._pending.clear()
+        self._writing.clear()
+        self._alarm = None
+        self.fail_next_sync = False
+        clients, self._clients = self._clients, {}
+        for ended in clients.values():
+            ended(None)
+        self.world.checks.crashed(self)
+        self.world.happened("crashed", self)
+
+    # ------------------------------------------------------------------ what clients call
+
+    def submit(self, command: bytes, ended: Ended) -> None:
+        """Have *command* applied; *ended* is called once."""
+        self._step(Submit(((self._new_request(ended), command),)))
+
+    def read(self, ended: Ended) -> None:
+        """Ask for a linearizable view; *ended* is called once, at the moment at which it may be read."""
+        self._step(Read((self._new_request(ended),)))
+
+    def _new_request(self, ended: Ended) -> RequestId:
+        self._last_id += 1
+        id = RequestId(self._last_id)
+        self._clients[id] = ended
+        return id
+
+    def receive(self, sender: str, message: PeerMessage) -> None:
+        """Take in a message of *sender*; a process that is down hears nothing."""
+        if self.replica is not None:
+            self._when_awake(lambda: self._step(Receive(self.world.ids[sender], message)))
+
+    # ------------------------------------------------------------------ stepping
+
+    def now(self) -> int:
+        """Return what this member's clock shows."""
+        return self.world.now + self.clock_offset
+
+    def _when_awake(self, action: Callable[[], None]) -> None:
+        """Do *action* now, or once the process goes on after a pause; not at all if it has died by then."""
+        if self.world.now >= self.paused_until:
+            action()
+            return
+        run = self.run
+        self.world.after(
+            self.paused_until - self.world.now,
+            lambda: self._when_awake(action) if self.run == run and self.replica is not None else None,
+        )
+
+    def _step(self, event: Event) -> None:
+        if self.replica is None:
+            return
+        effects = self.replica.step(self.now(), event)
+        self.world.stepped(self, event, effects)
+        for effect in effects:
+            self._carry_out(effect)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        """Wake up at the replica's deadline. An alarm that is early just sets the next one."""
+        assert self.replica is not None
+        deadline = self.replica.deadline()
+        if deadline is None:
+            return
+        due = max(deadline - self.clock_offset, self.world.now)
+        if self._alarm is None or due < self._alarm:
+            self._alarm = due
+            run = self.run
+            self.world.after(due - self.world.now, lambda: self._ring(run, due))
+
+    def _ring(self, run: int, due: int) -> None:
+        if self.run != run or self._alarm != due or self.replica is None:
+            return
+        self._alarm = None
+        deadline = self.replica.deadline()
+        if deadline is not None and deadline <= self.now():
+            self._when_awake(lambda: self._step(Timeout()))
+        else:
+            self._set_alarm()
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Send():
+                self._note_send(effect.message)
+                self.world.network.send(self.name, self.world.names[effect.to], effect.message)
+            case Persist():
+                if effect.truncate_from is not None:
+                    self.world.happened("truncated", self)
+                self._pending.append(effect)
+                self._write()
+            case ReadLog():
+                run = self.run
+                self.world.after(self._disk_time() // 4, lambda: self._read_log(run, effect))
+            case Checkpoint():
+                self._checkpoint(effect)
+            case Answer():
+                self._note_answer(effect)
+                self._end(effect.id, effect)
+            case ViewReady():
+                self.world.happened("read_served", self)
+                self._end(effect.id, effect)
+            case RoleChanged():
+                self._note_role(effect)
+
+    def _end(self, id: RequestId, end: Answer | ViewReady) -> None:
+        self._clients.pop(id)(end)
+
+    # ------------------------------------------------------------------ the disk
+
+    def _disk_time(self) -> int:
+        self._draw_key += 1
+        key = ("disk", self.name, self.run, self._draw_key)
+        options, draws = self.world.options.disk, self.world.draws
+        time = 50_000 + int(options.sync_ns * draws.fraction(*key))
+        if self.world.now < self.world.options.heal_at and draws.chance(options.slow, "slow", *key):
+            time *= draws.between(2, 50, "how slow", *key)
+        for factor in self.disk_factors.values():
+            time = int(time * factor)
+        return min(time, STALL_NS)
+
+    def _write(self) -> None:
+        """Begin to write all that is pending, unless a write is under way."""
+        if self._writing or not self._pending:
+            return
+        self._writing, self._pending = self._pending, []
+        self.storage.write(self._writing)
+        self.world.happened("before_sync", self)
+        run = self.run
+        self.world.after(self._disk_time(), lambda: self._synced(run))
+
+    def _synced(self, run: int) -> None:
+        if self.run != run or self.replica is None:
+            return
+        batch, self._writing = self._writing, []
+        if self.fail_next_sync:
+            self._step(PersistFailed(batch[0].seq, "injected: the sync failed"))
+            self.world.process_ended(self)
+            return
+        self.storage.sync()
+        self._write()
+        self.world.happened("after_sync", self)
+        self._when_awake(lambda: self._step(Persisted(batch[-1].seq)))
+
+    def _read_log(self, run: int, effect: ReadLog) -> None:
+        if self.run != run or self.replica is None:
+            return
+        try:
+            entries = self.storage.read_log(effect.first_index, effect.last_index, effect.bytes_max)
+        except LookupError:
+            return  # Truncated meanwhile: who asked leads no more.
+        self.world.happened("log_read", self)
+        self._when_awake(lambda: self._step(LogRead(effect.first_index, entries)))
+
+    def _checkpoint(self, effect: Checkpoint) -> None:
+        self.storage.write_checkpoint(effect.changes, effect.meta)
+        self.world.happened("checkpoint_begun", self)
+        run = self.run
+
+        def done() -> None:
+            if self.run != run or self.replica is None:
+                return
+            self.storage.sync_checkpoint()
+            self.world.happened("checkpoint_done", self)
+            self._when_awake(lambda: self._step(Checkpointed(effect.meta)))
+
+        self.world.after(5 * self._disk_time(), done)
+
+    # ------------------------------------------------------------------ what is worth a name
+
+    def _note_send(self, message: PeerMessage) -> None:
+        match message:
+            case AppendEntries() if message.entries:
+                self.world.happened("append_sent", self)
+            case AppendEntriesReply():
+                self.world.happened("append_acked" if message.success else "append_rejected", self)
+            case RequestVote():
+                self.world.happened("campaigned", self)
+            case RequestVoteReply() if message.granted:
+                self.world.happened("vote_granted", self)
+            case ForwardWrites():
+                self.world.happened("forwarded", self)
+            case _:
+                pass
+
+    def _note_answer(self, answer: Answer) -> None:
+        if isinstance(answer.result, bytes):
+            self.world.happened("write_answered", self)
+        elif isinstance(answer.result, OutcomeUnknown):
+            self.world.happened("outcome_unknown", self)
+
+    def _note_role(self, effect: RoleChanged) -> None:
+        leads = effect.role is Role.LEADER
+        if leads != self._led:
+            self.world.happened("became_leader" if leads else "stepped_down", self)
+        self._led = leads
+
+
+class ObservedMachine:
+    """The key-value machine; the world's checks see every command that it carries out."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self._world = world
+        self._name = name
+        self._machine = KeyValueMachine()
+
+    def apply(self, context: ApplyContext, command: bytes, state: StateWriter) -> bytes:
+        try:
+            answer = self._machine.apply(context, command, state)
+        except Exception as error:
+            self._world.checks.applied(self._name, context, command, repr(error).encode())
+            raise
+        self._world.checks.applied(self._name, context, command, answer)
+        return answer

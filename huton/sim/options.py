@@ -1,0 +1,237 @@
+"""What kind of run a seed gives: its cluster, network, disks, clients, and its schedule of faults.
+
+The generator only *writes*: options and a schedule. The world executes them and decides nothing.
+Each feature is switched on or off first and then given a size, so that some runs have nothing but one kind
+of trouble, and others all of them (swarm testing).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from huton.sim.draws import Draws
+from huton.sim.member import DiskOptions
+from huton.sim.network import NetworkOptions
+from huton.sim.schedule import NS, Fault, Schedule, Trigger
+
+__all__ = ["Options", "Plan", "WorkloadOptions", "draw_plan", "member_names", "plan_of"]
+
+MS: Final = 1_000_000
+
+TRIGGERS: Final = (
+    "campaigned",
+    "vote_granted",
+    "became_leader",
+    "stepped_down",
+    "append_sent",
+    "append_acked",
+    "append_rejected",
+    "truncated",
+    "committed",
+    "before_sync",
+    "after_sync",
+    "write_answered",
+    "forwarded",
+    "checkpoint_begun",
+    "checkpoint_done",
+    "restarted",
+)
+"""Moments at which a fault may strike. Faults at random times alone hardly ever hit the narrow ones."""
+
+
+@attrs.frozen(kw_only=True)
+class WorkloadOptions:
+    """What clients do.
+
+    Attributes:
+        clients: how many; each has one operation under way at a time.
+        keys: how many keys they share.
+        think_ns: the longest pause between two operations of a client.
+        operations_max: how many each begins at most: the history must stay checkable.
+    """
+
+    clients: int = 4
+    keys: int = 5
+    think_ns: int = 200 * MS
+    operations_max: int = 400
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Everything about a run but its faults; times in nanoseconds.
+
+    Attributes:
+        nodes: how many members.
+        duration_ns: how long the run is.
+        heal_at: when all faults have ended; from ``heal_at + grace_ns`` on the cluster must serve.
+        election_timeout_ns, request_timeout_ns, append_bytes_max, inflight_messages_max, window_bytes_max: see
+            ``RaftConfig`` and ``ReplicaConfig``.
+    """
+
+    nodes: int
+    duration_ns: int
+    heal_at: int
+    grace_ns: int
+    election_timeout_ns: int = 300 * MS
+    request_timeout_ns: int = 2 * NS
+    append_bytes_max: int = 1 << 20
+    inflight_messages_max: int = 256
+    window_bytes_max: int = 16 << 20
+    network: NetworkOptions = attrs.Factory(NetworkOptions)
+    disk: DiskOptions = attrs.Factory(DiskOptions)
+    workload: WorkloadOptions = attrs.Factory(WorkloadOptions)
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """All that a run is made of; the same plan gives the same run, on any machine."""
+
+    seed: int
+    options: Options
+    faults: tuple[Fault, ...]
+
+
+def member_names(nodes: int) -> tuple[str, ...]:
+    """Return the members' names: n1, n2, ..."""
+    return tuple(f"n{number}" for number in range(1, nodes + 1))
+
+
+def draw_plan(seed: int, *, nodes: int | None = None, duration_ns: int = 60 * NS) -> Plan:
+    """Return the plan that *seed* stands for.
+
+    Args:
+        nodes: how many members; None lets the seed choose among 1, 3, 4 and 5.
+        duration_ns: how long the run is, in virtual time.
+    """
+    draws = Draws(seed)
+    if nodes is None:
+        nodes = draws.choice((3, 3, 3, 5, 5, 4, 1), "nodes")
+    options = _draw_options(draws, nodes, duration_ns)
+    return Plan(seed=seed, options=options, faults=tuple(_draw_faults(draws, options)))
+
+
+def plan_of(schedule: Schedule) -> Plan:
+    """Return the plan with the faults of *schedule*, whatever its seed would draw."""
+    plan = draw_plan(schedule.seed, nodes=schedule.nodes, duration_ns=schedule.duration_ns)
+    return attrs.evolve(plan, faults=schedule.faults)
+
+
+def _draw_options(draws: Draws, nodes: int, duration_ns: int) -> Options:
+    def on(feature: str) -> bool:
+        return draws.chance(0.5, "feature", feature)
+
+    grace = min(10 * NS, duration_ns // 3)
+    network = NetworkOptions(
+        loss=draws.fraction("loss") * 0.1 if on("loss") else 0.0,
+        double=draws.fraction("double") * 0.2 if on("double") else 0.0,
+        delay_ns=draws.choice((1, 5, 20), "delay") * MS,
+        straggle=draws.fraction("straggle") * 0.1 if on("straggle") else 0.0,
+        ordered=on("ordered"),
+        encoded=draws.chance(0.1, "feature", "encoded"),
+    )
+    disk = DiskOptions(
+        sync_ns=draws.choice((1, 3, 10), "sync") * MS,
+        slow=draws.fraction("slow") * 0.1 if on("slow disk") else 0.0,
+        overlay_bytes_max=draws.choice((2_000, 20_000), "overlay") if on("checkpoints") else 1 << 20,
+    )
+    workload = WorkloadOptions(
+        clients=draws.between(1, 8, "clients"),
+        keys=draws.choice((1, 3, 10), "keys"),
+        think_ns=draws.choice((5, 50, 500), "think") * MS,
+        operations_max=400,
+    )
+    small = on("small limits")
+    return Options(
+        nodes=nodes,
+        duration_ns=duration_ns,
+        heal_at=duration_ns - grace - min(4 * NS, duration_ns // 6),
+        grace_ns=grace,
+        election_timeout_ns=draws.choice((150, 300, 1000), "election timeout") * MS,
+        append_bytes_max=draws.choice((100, 1000), "append bytes") if small else 1 << 20,
+        inflight_messages_max=draws.choice((1, 2, 8), "inflight") if small else 256,
+        window_bytes_max=draws.choice((0, 2000), "window") if small else 16 << 20,
+        network=network,
+        disk=disk,
+        workload=workload,
+    )
+
+
+def _draw_faults(draws: Draws, options: Options) -> list[Fault]:
+    """Return faults that all begin before the cluster heals."""
+    kinds = [kind for kind in _MAKERS if draws.chance(0.5, "feature", kind)]
+    if not kinds or draws.chance(0.05, "feature", "calm"):
+        return []
+    spacing = draws.choice((100, 300, 1000, 3000), "spacing") * MS
+    faults = []
+    for number in range(1, options.heal_at // spacing + 1):
+        id = f"f{number}"
+        kind = draws.choice(kinds, "kind", id)
+        fault = _MAKERS[kind](draws, options, id)
+        at = draws.between(0, options.heal_at, "at", id)
+        if draws.chance(0.5, "triggered", id) and fault.node is not None:
+            event = draws.choice(TRIGGERS, "trigger", id)
+            # Early ones often, late ones sometimes: powers of two up to a thousand.
+            nth = draws.between(1, 1 << draws.between(0, 10, "nth size", id), "nth", id)
+            fault = attrs.evolve(fault, when=Trigger(event=event, nth=nth), node="$node")
+        else:
+            fault = attrs.evolve(fault, at=at)
+        faults.append(fault)
+    return faults
+
+
+def _node(draws: Draws, options: Options, id: str) -> str:
+    return draws.choice(member_names(options.nodes), "node", id)
+
+
+def _for(draws: Draws, longest: int, id: str) -> int:
+    """Return a length: mostly short, sometimes *longest*; in some runs no fault lasts."""
+    longest //= draws.choice((1, 3, 20), "brevity")
+    return int(longest * draws.fraction("for", id) ** 2) // MS * MS + MS
+
+
+def _crash(draws: Draws, options: Options, id: str) -> Fault:
+    # The amount is the share of unsynced writes that survive.
+    survive = draws.choice((0.0, 0.0, 0.5, 1.0), "survive", id)
+    node = _node(draws, options, id)
+    return Fault(id=id, do="crash", node=node, for_ns=_for(draws, 4 * NS, id), amount=survive)
+
+
+def _sync_error(draws: Draws, options: Options, id: str) -> Fault:
+    return Fault(id=id, do="sync_error", node=_node(draws, options, id), for_ns=_for(draws, 4 * NS, id))
+
+
+def _isolate(draws: Draws, options: Options, id: str) -> Fault:
+    return Fault(id=id, do="isolate", node=_node(draws, options, id), for_ns=_for(draws, 6 * NS, id))
+
+
+def _partition(draws: Draws, options: Options, id: str) -> Fault:
+    names = draws.shuffled(member_names(options.nodes), "groups", id)
+    cut = draws.between(1, max(1, len(names) - 1), "cut", id)
+    do = draws.choice(("partition", "one_way"), "way", id)
+    return Fault(id=id, do=do, groups=(tuple(names[:cut]), tuple(names[cut:])), for_ns=_for(draws, 6 * NS, id))
+
+
+def _flaky(draws: Draws, options: Options, id: str) -> Fault:
+    return Fault(id=id, do="flaky", amount=round(draws.fraction("amount", id) * 0.4, 3), for_ns=_for(draws, 4 * NS, id))
+
+
+def _slow_disk(draws: Draws, options: Options, id: str) -> Fault:
+    factor = draws.choice((10.0, 100.0, 10_000.0), "factor", id)
+    return Fault(id=id, do="slow_disk", node=_node(draws, options, id), amount=factor, for_ns=_for(draws, 4 * NS, id))
+
+
+def _pause(draws: Draws, options: Options, id: str) -> Fault:
+    return Fault(id=id, do="pause", node=_node(draws, options, id), for_ns=_for(draws, 3 * NS, id))
+
+
+_MAKERS: Final = {
+    "crash": _crash,
+    "sync_error": _sync_error,
+    "isolate": _isolate,
+    "partition": _partition,
+    "flaky": _flaky,
+    "slow_disk": _slow_disk,
+    "pause": _pause,
+}
