@@ -116,6 +116,8 @@ class Child:
     def start(self) -> None:
         """Start it; returns at once."""
         assert not self.running, f"{self.name} runs already"
+        if self._process is not None:
+            self.wait()  # closes what is left of the last run
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HUTON_")}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

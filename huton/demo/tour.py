@@ -53,11 +53,11 @@ def run_demo(*, once: bool) -> int:
         except KeyboardInterrupt:
             page.title("Interrupted; the three nodes are stopped.")
             return 130
-        except HutonError as error:
+        except (HutonError, OSError) as error:
             page.title(f"The demo failed: {error}")
             for child in children:
                 page.line(f"the log of {child.name} ends:")
-                page.line(child.log_tail().strip())
+                page.text(child.log_tail(), newline=True)
             return 1
     page.title("The three nodes are stopped, and their data is removed.")
     return 0
@@ -174,7 +174,8 @@ def show_the_doors(page: Page, children: Sequence[Child]) -> None:
 def stay(page: Page, children: Sequence[Child]) -> None:
     """Start again whatever dies, until Ctrl-C."""
     page.line()
-    page.line("Kill a node if you like: it is started again after three seconds. Ctrl-C ends the demo.")
+    page.line("Kill a node if you like; it is started again after three seconds.")
+    page.line("Ctrl-C ends the demo.")
     try:
         while True:
             for child in children:
