@@ -7,7 +7,7 @@ callers get their answers. It decides nothing twice: what is safe to say when is
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from huton.errors import CommandFailed, OutcomeUnknown, Overloaded, RequestError, StorageError, command_failed
 from huton.kv.statemachine import ApplyContext, StateMachine, StateReader
@@ -162,8 +162,8 @@ class Replica:
             if reads:
                 self._drive(now, core_events.ReadIndex(reads))
             return
-        if writes:
-            self._out.append(Send(leader[0], ForwardWrites(term=leader[1], epoch=self._epoch, requests=writes)))
+        for requests in _portions(writes, self._config.raft.append_bytes_max):
+            self._out.append(Send(leader[0], ForwardWrites(term=leader[1], epoch=self._epoch, requests=requests)))
         if reads:
             self._out.append(Send(leader[0], ForwardReads(epoch=self._epoch, requests=reads)))
 
@@ -293,6 +293,20 @@ class Replica:
         self._callers.answers.clear()
         out, self._out = self._out, []
         return out
+
+
+def _portions(
+    requests: tuple[tuple[RequestId, bytes], ...], bytes_max: int
+) -> Iterator[tuple[tuple[RequestId, bytes], ...]]:
+    """Cut *requests* so that no portion is over *bytes_max* of commands, or else is a single one."""
+    begin = size = 0
+    for position, (_, command) in enumerate(requests):
+        size += len(command)
+        if size > bytes_max and position > begin:
+            yield requests[begin:position]
+            begin, size = position, len(command)
+    if begin < len(requests):
+        yield requests[begin:]
 
 
 def _result(outcome: Outcome) -> bytes | RequestError:

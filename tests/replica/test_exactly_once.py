@@ -22,7 +22,7 @@ from tests.replica.cluster import Cluster
 def test_writes_are_carried_out_at_most_once_and_answers_are_true(
     seed: int, loss: float, double: float, requests: list[tuple[int, int]], cuts: list[tuple[int, int]]
 ) -> None:
-    """Answered with a result: carried out once. Answered with "nothing was written": never. And all agree on the order."""
+    """A result means carried out once, "nothing was written" means never, and all agree on the order."""
     cluster = Cluster(3, seed=seed)
     submitted: list[tuple[NodeId, int, bytes]] = []
     old: list[tuple[NodeId, Receive]] = []

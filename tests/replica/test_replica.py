@@ -232,6 +232,23 @@ def test_writes_of_one_member_take_effect_in_the_order_in_which_it_got_them() ->
         assert len(mine) == 20
 
 
+def test_forwarded_writes_travel_in_messages_of_bounded_size() -> None:
+    """A frame between peers has a bound: many large writes at once take several messages, in order."""
+    cluster = Cluster(3, requests_max=1000)
+    follower = others(cluster, cluster.elect())[0]
+    requests = tuple((RequestId(id), b"%02d" % id * 200_000) for id in range(1, 12))
+    cluster.step(follower, Submit(requests))
+    sizes = [
+        sum(len(command) for _, command in send.message.requests)
+        for name, send in cluster.sent
+        if name == follower and isinstance(send.message, ForwardWrites)
+    ]
+    assert sizes == [800_000, 800_000, 800_000, 800_000, 800_000, 400_000]
+    cluster.deliver()
+
+    assert [cluster.result(follower, id) for id, _ in requests] == [b"did " + command for _, command in requests]
+
+
 def test_too_many_open_requests_are_refused() -> None:
     """Every queue has a bound that is named: requests_max."""
     cluster = Cluster(3, requests_max=10)
