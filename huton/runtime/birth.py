@@ -342,6 +342,18 @@ class BirthProtocol:
             for founder in proposal.members
         ):
             self._abort()
+        pledge = self._pledge
+        if (
+            pledge is not None
+            and pledge.proposer != member.id
+            and member_name(pledge.proposer) == member_name(member.id)
+        ):
+            self._report(
+                f"this node is pledged to a birth that {pledge.proposer} alone can decide or abort, and {member.id} "
+                "comes in its place: if the data directory of the former is lost for good, remove that of this node, "
+                "which holds nothing yet",
+                urgent=True,
+            )
         peer = self._peers.get(member.id)
         if peer is not None:
             peer.member, peer.seen_at = member, now

@@ -370,6 +370,16 @@ def test_a_proposer_aborts_what_a_former_run_left_undecided() -> None:
     assert aborted in node.step(3, Saved())
 
 
+def test_a_proposer_whose_disk_is_lost_is_reported() -> None:
+    """It may have decided: only a person can know that it has not."""
+    node, _ = in_proposal(C, A, B, C)
+
+    effects = node.step(1, Met(member("a", 2)))
+
+    assert saves(effects) == []
+    assert any(isinstance(effect, Report) and effect.urgent and A.id in effect.text for effect in effects)
+
+
 def test_a_pledged_node_learns_of_the_birth_from_any_member() -> None:
     """The proposer may be gone for long after its decision."""
     node, proposal = in_proposal(C, A, B, C)

@@ -141,7 +141,7 @@ async def test_the_block_of_an_embedding_program_keeps_its_own_errors(tmp_path: 
 
 async def test_cancellation_leaves_no_half_open_node(tmp_path: Path) -> None:
     """DESIGN.md §6: 'cancellation leaves no half-open node', at whatever checkpoint it strikes."""
-    for checkpoints in range(12):
+    for checkpoints in (0, 1, 2, 3, 4, 5, 6, 7, 8, 13, 21, 34, 55, 89):
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 
@@ -377,6 +377,20 @@ async def test_a_taken_name_is_refused(tmp_path: Path) -> None:
             async with open_node(second):
                 await trio.sleep_forever()
 
+        await cluster.ready()
+
+
+async def test_a_taken_name_is_refused_before_any_birth(tmp_path: Path) -> None:
+    """Whoever was there first stays."""
+    async with local_cluster(tmp_path, start=False) as cluster:
+        await cluster.start("n1")
+        second = attrs.evolve(cluster.configs["n1"], data_dir=tmp_path / "second", bind=free_address())
+
+        with trio.fail_after(DEADLINE_S), pytest.raises(NameTaken, match="the name 'n1' is taken"):
+            async with open_node(second):
+                await trio.sleep_forever()
+
+        await cluster.start("n2", "n3")
         await cluster.ready()
 
 
