@@ -23,7 +23,7 @@ ALLOWED = {"__future__", "attrs", "bisect", "collections", "enum", "huton", "typ
 
 @pytest.mark.parametrize("module", sorted(ROOM.glob("*.py")), ids=lambda path: path.stem)
 def test_the_core_imports_nothing_that_knows_time_or_chance(module: Path) -> None:
-    """DESIGN: 'pure, deterministic'; the first line of core.py: 'no clock, no chance, no I/O'."""
+    """The first line of core.py: 'Pure and deterministic: no clock, no chance, no I/O.'"""
     for node in ast.walk(ast.parse(module.read_text())):
         names = []
         if isinstance(node, ast.Import):

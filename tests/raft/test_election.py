@@ -383,8 +383,8 @@ def test_a_single_voter_never_steps_down() -> None:
 
 
 def test_a_leader_whose_disk_stands_still_steps_down() -> None:
-    """DESIGN: 'A leader that cannot commit (disk stalled, one-way partition) gives up leadership', though all
-    followers answer (LeaseGuard's "faux leader", openraft #1651).
+    """A leader that can't commit gives up leadership, though all followers answer (LeaseGuard's "faux leader",
+    openraft #1651).
     """
     raft = make_working_leader()
     raft.step(NOW, propose(b"x"))

@@ -134,8 +134,8 @@ def test_strangers_do_not_confirm() -> None:
 
 
 def test_a_rejection_confirms_as_well() -> None:
-    """DESIGN: 'any reply of the same term ... that echoes this round or a later one confirms it, rejections ...
-    too': who rejects an entry has not voted for anybody since.
+    """Any reply of the same term that echoes this round or a later one confirms it: who rejects an entry has not
+    voted for anybody since, either.
     """
     raft = make_working_leader()
     raft.step(NOW, propose(b"x"))

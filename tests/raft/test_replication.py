@@ -366,7 +366,7 @@ def test_followers_without_traffic_hear_of_the_commit_at_once() -> None:
     assert appends(effects, N3) == []  # its entry is still in flight
 
 
-def test_messages_of_a_former_session_count_once() -> None:
+def test_a_doubled_acknowledgement_counts_once() -> None:
     """D5: messages may be doubled; the same acknowledgement by one follower is one acknowledgement."""
     raft = make_working_leader(size=5)
     persisted(raft, raft.step(NOW, propose(b"x")))
@@ -441,7 +441,7 @@ def test_a_lost_leadership_leaves_proposals_undecided() -> None:
 
 
 def test_commands_are_opaque() -> None:
-    """DESIGN: 'Commands are opaque bytes'; the same bytes leave that were proposed, empty ones too."""
+    """Entry: 'data: the command, opaque to the core'; the same bytes leave that were proposed, empty ones too."""
     raft = make_working_leader()
 
     [persist] = only(raft.step(NOW, propose(b"", b"\x00\xff")), Persist)
@@ -608,7 +608,7 @@ def stamps(effects: list[Effect]) -> list[int]:
 
 
 def test_stamps_grow_with_the_time_a_leader_has_led() -> None:
-    """DESIGN: 'the last stamp in the leader's log plus the time it has led'."""
+    """Cluster time is the last stamp in the leader's log plus the time it has led."""
     raft = make_leader(term=2, log_terms=(1, 1))  # the last stamp is 2
 
     first = stamps(raft.step(NOW, propose(b"x")))
@@ -618,7 +618,7 @@ def test_stamps_grow_with_the_time_a_leader_has_led() -> None:
 
 
 def test_a_gap_counts_for_one_election_timeout_at_most() -> None:
-    """DESIGN: 'each gap between steps capped at an election timeout': a pause makes things live longer."""
+    """core.py: 'It never jumps: after a pause things live longer, never shorter.'"""
     raft = make_leader(size=1)
 
     [stamp] = stamps(raft.step(NOW + 100 * ELECTION, propose(b"x")))
