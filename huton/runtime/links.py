@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 import trio
 
 from huton.config import Address, parse_address
 from huton.env import Env
-from huton.errors import ConfigError, FrameError, NameTaken, RemoteError, WrongCluster
+from huton.errors import ConfigError, RemoteError, WrongCluster
 from huton.raft.types import Member, NodeId
 from huton.runtime.bell import Bell
+from huton.runtime.handshake import Host, decode_hello, introduce, next_frame, payload_of, welcome
 from huton.wire import (
     FRAME_BYTES_MAX,
     BirthMessage,
@@ -30,19 +31,14 @@ from huton.wire import (
     FrameReader,
     Hello,
     PeerMessage,
-    Refusal,
-    RefusalReason,
-    common_version,
     decode_birth,
-    decode_handshake,
     decode_message,
     encode_birth,
     encode_frame,
-    encode_handshake,
     encode_message,
 )
 
-__all__ = ["Host", "Links"]
+__all__ = ["Links"]
 
 log = logging.getLogger("huton.links")
 
@@ -59,50 +55,6 @@ HANDSHAKE_S: Final = 5.0
 BACK_OFF_MIN_S: Final = 0.05
 BACK_OFF_MAX_S: Final = 1.0
 """How long to wait before dialling again; doubles with each failure in a row, less up to a half at random."""
-
-RECEIVE_BYTES: Final = 1 << 18
-
-
-class Host(Protocol):
-    """What the links ask of the node they belong to. All of it returns at once."""
-
-    @property
-    def cluster_id(self) -> bytes | None:
-        """The cluster this node belongs to, or None."""
-        ...
-
-    def hello(self, expected: NodeId | None) -> Hello:
-        """Return who this node is, to be said to *expected*."""
-        ...
-
-    def check(self, hello: Hello) -> None:
-        """Say whether this node may talk to whoever says *hello*.
-
-        Raises:
-            WrongCluster: it belongs to another cluster.
-            NameTaken: another node bears its name.
-        """
-        ...
-
-    def met(self, hello: Hello) -> None:
-        """A handshake with another node went well."""
-        ...
-
-    def refused(self, error: RemoteError) -> None:
-        """Another node refuses to talk to this one."""
-        ...
-
-    def receive(self, sender: NodeId, message: PeerMessage) -> None:
-        """A message arrived from a member of this node's cluster."""
-        ...
-
-    def hear(self, sender: NodeId, message: BirthMessage) -> None:
-        """A message about a birth arrived."""
-        ...
-
-    def lost(self, peer: NodeId) -> None:
-        """The connection to *peer* broke: what was under way is probably lost."""
-        ...
 
 
 class _Link:
@@ -311,7 +263,7 @@ class Links:
             where = parse_address(address)
             stream = await self._env.network.connect(where.host, where.port)
             with trio.fail_after(HANDSHAKE_S):
-                hello = await self._introduce(stream, expected)
+                hello = await introduce(self._host, stream, expected)
             self._complaints.pop(address, None)
             dialled, stream = stream, None
             return dialled, hello
@@ -324,28 +276,6 @@ class Links:
                 await trio.aclose_forcefully(stream)
         return None
 
-    async def _introduce(self, stream: trio.abc.Stream, expected: NodeId | None) -> Hello:
-        """Say who we are and hear who answers.
-
-        Raises:
-            RemoteError: one of the two refuses to talk to the other.
-        """
-        await stream.send_all(encode_frame(FrameKind.HANDSHAKE, encode_handshake(self._host.hello(expected))))
-        frame = await _next_frame(stream, FrameReader())
-        if frame is None:
-            raise FrameError("hung up without a word")
-        answer = decode_handshake(_payload(frame, FrameKind.HANDSHAKE))
-        if isinstance(answer, Refusal):
-            error = _error(answer)
-            self._host.refused(error)
-            raise error
-        common_version(answer)
-        if expected is not None and answer.node != expected:
-            raise RemoteError(f"{answer.node} answers where {expected} was expected")
-        if answer.node != self._me:
-            self._host.check(answer)
-        return answer
-
     # ------------------------------------------------------------------ accepting
 
     async def _accept(self, stream: trio.abc.Stream) -> None:
@@ -356,12 +286,10 @@ class Links:
             async with stream:
                 reader = FrameReader()
                 with trio.fail_after(HANDSHAKE_S):
-                    frame = await _next_frame(stream, reader)
+                    frame = await next_frame(stream, reader)
                     if frame is None:
                         return
-                    hello = decode_handshake(_payload(frame, FrameKind.HANDSHAKE))
-                    if isinstance(hello, Refusal):
-                        raise FrameError("a handshake that begins with a refusal")
+                    hello = decode_hello(frame)
                     who = f"{hello.node} ({hello.address})"
                     await self._welcome(stream, hello)
                 if hello.expected is not None and hello.node != self._me:
@@ -376,16 +304,13 @@ class Links:
             self._inbound_count -= 1
 
     async def _welcome(self, stream: trio.abc.Stream, hello: Hello) -> None:
-        """Answer *hello* with ours, or with a refusal.
+        """Answer *hello*, and take note of who says it.
 
         Raises:
             RemoteError: it was refused.
         """
-        refusal = self._judge(hello)
-        if refusal is not None:
-            await stream.send_all(encode_frame(FrameKind.HANDSHAKE, encode_handshake(refusal)))
-            raise _error(refusal)
-        await stream.send_all(encode_frame(FrameKind.HANDSHAKE, encode_handshake(self._host.hello(None))))
+        full = f"{self._me} has {INBOUND_MAX} connections and takes no more"
+        await welcome(self._host, stream, hello, full if self._inbound_count > INBOUND_MAX else None)
         if hello.node != self._me:
             link = self._links.get(hello.node)
             if link is not None:
@@ -393,24 +318,6 @@ class Links:
                 link.address = hello.address
                 link.kicked.ring()
             self._host.met(hello)
-
-    def _judge(self, hello: Hello) -> Refusal | None:
-        """Return why we won't talk to whoever says *hello*; None if we will."""
-        try:
-            common_version(hello)
-            if hello.node != self._me:
-                self._host.check(hello)
-        except WrongCluster as error:
-            return Refusal(RefusalReason.WRONG_CLUSTER, str(error))
-        except NameTaken as error:
-            return Refusal(RefusalReason.NAME_TAKEN, str(error))
-        except RemoteError as error:
-            return Refusal(RefusalReason.VERSION, str(error))
-        if hello.expected not in (None, self._me):
-            return Refusal(RefusalReason.NOT_EXPECTED, f"{self._me} is here, not {hello.expected}")
-        if self._inbound_count > INBOUND_MAX:
-            return Refusal(RefusalReason.OVERLOADED, f"{self._me} has {INBOUND_MAX} connections and takes no more")
-        return None
 
     async def _receive(self, stream: trio.abc.Stream, reader: FrameReader, hello: Hello) -> None:
         """Pass on what *hello.node* sends until it hangs up.
@@ -427,7 +334,7 @@ class Links:
             try:
                 if hello.cluster_id is not None:
                     reader.payload_bytes_max = FRAME_BYTES_MAX
-                while (frame := await _next_frame(stream, reader)) is not None:
+                while (frame := await next_frame(stream, reader)) is not None:
                     if frame.kind is FrameKind.BIRTH:
                         self._host.hear(sender, decode_birth(frame.payload))
                     elif hello.cluster_id is None:
@@ -441,7 +348,7 @@ class Links:
     def _pass_on(self, hello: Hello, frame: Frame) -> None:
         ours = self._host.cluster_id
         if ours == hello.cluster_id:
-            self._host.receive(hello.node, decode_message(_payload(frame, FrameKind.MESSAGE)))
+            self._host.receive(hello.node, decode_message(payload_of(frame, FrameKind.MESSAGE)))
         elif ours is not None:
             raise WrongCluster("it belongs to another cluster than the one this node was born into")
         # Else the sender learnt of our common birth before this node did: Raft repeats what it has to say.
@@ -478,32 +385,3 @@ class _BackOff:
 
     def reset(self) -> None:
         self._delay = BACK_OFF_MIN_S
-
-
-async def _next_frame(stream: trio.abc.Stream, reader: FrameReader) -> Frame | None:
-    """Return the next frame; None if the peer hung up in good order.
-
-    Raises:
-        FrameError: what arrives is no frame.
-        trio.BrokenResourceError: the connection broke.
-    """
-    while (frame := reader.next_frame()) is None:
-        data = await stream.receive_some(RECEIVE_BYTES)
-        if not data:
-            if reader.buffered:
-                raise FrameError("hung up in the middle of a frame")
-            return None
-        reader.feed(data)
-    return frame
-
-
-def _error(refusal: Refusal) -> RemoteError:
-    if refusal.reason is RefusalReason.WRONG_CLUSTER:
-        return WrongCluster(refusal.message)
-    return NameTaken(refusal.message) if refusal.reason is RefusalReason.NAME_TAKEN else RemoteError(refusal.message)
-
-
-def _payload(frame: Frame, kind: FrameKind) -> bytes:
-    if frame.kind is not kind:
-        raise FrameError(f"a {frame.kind.name} frame where a {kind.name} frame has to be")
-    return frame.payload

@@ -1,0 +1,179 @@
+"""How two nodes introduce themselves on a new connection, and what the links ask of their node about it."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import trio
+
+from huton.errors import FrameError, NameTaken, RemoteError, WrongCluster
+from huton.raft.types import NodeId
+from huton.wire import (
+    BirthMessage,
+    Frame,
+    FrameKind,
+    FrameReader,
+    Hello,
+    PeerMessage,
+    Refusal,
+    RefusalReason,
+    common_version,
+    decode_handshake,
+    encode_frame,
+    encode_handshake,
+)
+
+__all__ = ["Host", "decode_hello", "introduce", "next_frame", "payload_of", "welcome"]
+
+RECEIVE_BYTES: Final = 1 << 18
+"""The most that is taken from a connection at a time."""
+
+
+class Host(Protocol):
+    """What the links ask of the node they belong to. All of it returns at once."""
+
+    @property
+    def cluster_id(self) -> bytes | None:
+        """The cluster this node belongs to, or None."""
+        ...
+
+    def hello(self, expected: NodeId | None) -> Hello:
+        """Return who this node is, to be said to *expected*."""
+        ...
+
+    def check(self, hello: Hello) -> None:
+        """Say whether this node may talk to whoever says *hello*.
+
+        Raises:
+            WrongCluster: it belongs to another cluster.
+            NameTaken: another node bears its name.
+        """
+        ...
+
+    def met(self, hello: Hello) -> None:
+        """A handshake with another node went well."""
+        ...
+
+    def refused(self, error: RemoteError) -> None:
+        """Another node refuses to talk to this one."""
+        ...
+
+    def receive(self, sender: NodeId, message: PeerMessage) -> None:
+        """A message arrived from a member of this node's cluster."""
+        ...
+
+    def hear(self, sender: NodeId, message: BirthMessage) -> None:
+        """A message about a birth arrived."""
+        ...
+
+    def lost(self, peer: NodeId) -> None:
+        """The connection to *peer* broke: what was under way is probably lost."""
+        ...
+
+
+async def introduce(host: Host, stream: trio.abc.Stream, expected: NodeId | None) -> Hello:
+    """Say who we are on a connection that we dialled, and return who answers.
+
+    Args:
+        expected: who has to answer; None for whoever is there, which may be *host* itself.
+
+    Raises:
+        RemoteError: one of the two refuses to talk to the other.
+        trio.BrokenResourceError: the connection broke.
+    """
+    ours = host.hello(expected)
+    await stream.send_all(encode_frame(FrameKind.HANDSHAKE, encode_handshake(ours)))
+    frame = await next_frame(stream, FrameReader())
+    if frame is None:
+        raise FrameError("hung up without a word")
+    answer = decode_handshake(payload_of(frame, FrameKind.HANDSHAKE))
+    if isinstance(answer, Refusal):
+        error = _error(answer)
+        host.refused(error)
+        raise error
+    common_version(answer)
+    if expected is not None and answer.node != expected:
+        raise RemoteError(f"{answer.node} answers where {expected} was expected")
+    if answer.node != ours.node:
+        host.check(answer)
+    return answer
+
+
+async def welcome(host: Host, stream: trio.abc.Stream, hello: Hello, full: str | None) -> None:
+    """Answer *hello*, on a connection that we accepted, with ours or with a refusal.
+
+    Args:
+        full: why there is no room for one more connection; None if there is.
+
+    Raises:
+        RemoteError: it was refused.
+        trio.BrokenResourceError: the connection broke.
+    """
+    ours = host.hello(None)
+    refusal = _judge(host, ours, hello, full)
+    await stream.send_all(encode_frame(FrameKind.HANDSHAKE, encode_handshake(refusal or ours)))
+    if refusal is not None:
+        raise _error(refusal)
+
+
+def _judge(host: Host, ours: Hello, hello: Hello, full: str | None) -> Refusal | None:
+    """Return why we won't talk to whoever says *hello*; None if we will."""
+    try:
+        common_version(hello)
+        if hello.node != ours.node:
+            host.check(hello)
+    except WrongCluster as error:
+        return Refusal(RefusalReason.WRONG_CLUSTER, str(error))
+    except NameTaken as error:
+        return Refusal(RefusalReason.NAME_TAKEN, str(error))
+    except RemoteError as error:
+        return Refusal(RefusalReason.VERSION, str(error))
+    if hello.expected not in (None, ours.node):
+        return Refusal(RefusalReason.NOT_EXPECTED, f"{ours.node} is here, not {hello.expected}")
+    return None if full is None else Refusal(RefusalReason.OVERLOADED, full)
+
+
+def _error(refusal: Refusal) -> RemoteError:
+    if refusal.reason is RefusalReason.WRONG_CLUSTER:
+        return WrongCluster(refusal.message)
+    return NameTaken(refusal.message) if refusal.reason is RefusalReason.NAME_TAKEN else RemoteError(refusal.message)
+
+
+async def next_frame(stream: trio.abc.Stream, reader: FrameReader) -> Frame | None:
+    """Return the next frame; None if the peer hung up in good order.
+
+    Raises:
+        FrameError: what arrives is no frame.
+        trio.BrokenResourceError: the connection broke.
+    """
+    while (frame := reader.next_frame()) is None:
+        data = await stream.receive_some(RECEIVE_BYTES)
+        if not data:
+            if reader.buffered:
+                raise FrameError("hung up in the middle of a frame")
+            return None
+        reader.feed(data)
+    return frame
+
+
+def decode_hello(frame: Frame) -> Hello:
+    """Return the Hello that *frame*, the first on a connection, has to be.
+
+    Raises:
+        FrameError: it is something else.
+    """
+    hello = decode_handshake(payload_of(frame, FrameKind.HANDSHAKE))
+    if isinstance(hello, Refusal):
+        raise FrameError("a handshake that begins with a refusal")
+    return hello
+
+
+def payload_of(frame: Frame, kind: FrameKind) -> bytes:
+    """Return what is in *frame*, which has to be of this *kind*.
+
+    Raises:
+        FrameError: it is of another one.
+    """
+    if frame.kind is not kind:
+        raise FrameError(f"a {frame.kind.name} frame where a {kind.name} frame has to be")
+    return frame.payload
