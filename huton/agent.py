@@ -52,20 +52,21 @@ def run_agent(config: Config, doors: Doors) -> None:
     try:
         trio.run(_run_until_stopped, config, doors)
     except BaseExceptionGroup as group:
-        raise _plain(group) from group
+        error = _only_cause(group)
+        if error is None:
+            raise
+        raise error from group
 
 
-def _plain(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the one expected error that *group* stands for, or *group* itself."""
-    expected, rest = group.split(
-        lambda error: isinstance(error, HutonError | OSError) and not isinstance(error, SafetyViolation)
-    )
-    if expected is None or rest is not None:
-        return group
-    first: BaseException = expected
-    while isinstance(first, BaseExceptionGroup):
+def _only_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """Return the one expected error that *group* stands for, or None if there is more to be told."""
+    # A node that has ended refuses its callers with ClosedResourceError: that is no cause.
+    _, causes = group.split(trio.ClosedResourceError)
+    first: BaseException | None = causes
+    while isinstance(first, BaseExceptionGroup) and len(first.exceptions) == 1:
         first = first.exceptions[0]
-    return first
+    # A broken guarantee has to be reported with all there is, and so has whatever nobody expected.
+    return first if isinstance(first, HutonError | OSError) and not isinstance(first, SafetyViolation) else None
 
 
 async def _run_until_stopped(config: Config, doors: Doors) -> None:
@@ -75,7 +76,7 @@ async def _run_until_stopped(config: Config, doors: Doors) -> None:
         with running:
             await _serve(config, doors)
         nursery.cancel_scope.cancel()
-    log.info("%s is stopped; it stays a member of its cluster", config.name)
+    log.info("%s is stopped", config.name)
 
 
 async def _stop_on_signal(

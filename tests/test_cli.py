@@ -118,6 +118,21 @@ def test_a_data_directory_in_use_is_one_clear_line_and_exit_code_one(agent: Chil
     assert b"Traceback" not in result.stderr
 
 
+def test_a_taken_name_is_one_clear_line_and_exit_code_one(tmp_path: Path) -> None:
+    """DESIGN: 'a second node with a taken name is refused with an error that says so.'"""
+    first, second = make_children(["twin", "twin"], tmp_path)
+    with no_child_left([first]):
+        first.start()
+        assert wait_for(lambda: "HTTP" in first.log_tail(), PATIENCE)
+
+        result = huton(*second.arguments(), "--data-dir", str(tmp_path / "second"))
+
+    assert result.returncode == 1
+    last = result.stderr.decode().splitlines()[-1]
+    assert last.startswith("Error: the name 'twin' is taken")
+    assert b"Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize("option", ["bind", "resp", "http"])
 def test_an_address_in_use_is_one_clear_line_that_names_it(option: str, agent: Child, tmp_path: Path) -> None:
     """The person who reads it has to know which address to change."""
@@ -176,6 +191,24 @@ def test_stopping_is_not_leaving(number: signal.Signals, tmp_path: Path) -> None
 
         assert child.client.get("0", b"k") == b"v"
         assert child.client.status()["cluster_id"] == before["cluster_id"]
+
+
+def test_a_second_signal_ends_it_at_once_and_loses_nothing(tmp_path: Path) -> None:
+    """Whoever presses Ctrl-C twice doesn't want to wait; what was acknowledged is on disk all the same."""
+    (child,) = make_children(["solo"], tmp_path)
+    with no_child_left([child]):
+        child.start()
+        child.wait_ready(PATIENCE)
+        child.client.set("0", b"k", b"v")
+
+        # Stopped, it finds both when it goes on, and the clean stop can't be faster than the second.
+        for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+            child.signal(number)
+        assert child.wait() == 128 + signal.SIGTERM
+        child.start()
+        child.wait_ready(PATIENCE)
+
+        assert child.client.get("0", b"k") == b"v"
 
 
 def test_an_address_beyond_loopback_is_warned_of(tmp_path: Path) -> None:
