@@ -23,13 +23,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import attrs
-
 from huton.errors import CorruptRecord, FrameError
 from huton.raft.types import Configuration, Member, NodeId
+from huton.runtime.acquaintances import Acquaintances
+from huton.runtime.birth_contract import (
+    Born,
+    Effect,
+    Event,
+    Heard,
+    Met,
+    Report,
+    SaveBirth,
+    Saved,
+    SavePledge,
+    Tell,
+)
 from huton.storage.interface import Birth
-from huton.wire.birth import (
-    MEMBERS_MAX,
+from huton.wire import (
     BirthAborted,
     BirthDecided,
     BirthElsewhere,
@@ -38,125 +48,20 @@ from huton.wire.birth import (
     BirthProposal,
     decode_birth,
     encode_birth,
+    member_name,
 )
-from huton.wire.handshake import member_name
+from huton.wire.birth import MEMBERS_MAX
 
-__all__ = [
-    "BirthProtocol",
-    "Born",
-    "Effect",
-    "Event",
-    "Heard",
-    "Met",
-    "Report",
-    "SaveBirth",
-    "SavePledge",
-    "Saved",
-    "Tell",
-    "Timeout",
-]
+__all__ = ["BirthProtocol"]
 
 NOTICE_INTERVAL_NS: Final = 250_000_000
 """How often a node without a cluster tells the others where it stands."""
 
-FRESH_NS: Final = 2_000_000_000
-"""A node that was heard within this time counts as being there."""
-
-FORGET_NS: Final = 10_000_000_000
-"""A node that was not heard for so long is no longer dialled."""
-
 PROPOSAL_NS: Final = 10_000_000_000
 """A proposal that has not all its pledges by then is aborted."""
 
-
-@attrs.frozen
-class Met:
-    """A handshake with this node went well, whoever dialled: it is told where we stand."""
-
-    member: Member
-
-
-@attrs.frozen
-class Heard:
-    """A message arrived from ``sender``, who is who it says it is."""
-
-    sender: NodeId
-    message: BirthMessage
-
-
-@attrs.frozen
-class Saved:
-    """The one write that was asked for is on disk and synced."""
-
-
-@attrs.frozen
-class Timeout:
-    """``deadline()`` has passed."""
-
-
-Event = Met | Heard | Saved | Timeout
-
-
-@attrs.frozen
-class SavePledge:
-    """Write this with ``storage.save_pledge``, then say ``Saved``. One write is asked for at a time."""
-
-    pledge: bytes | None
-
-
-@attrs.frozen
-class SaveBirth:
-    """Write this with ``storage.save_birth``, then say ``Saved``. One write is asked for at a time."""
-
-    birth: Birth
-
-
-@attrs.frozen
-class Tell:
-    """Try to deliver ``message``; it may be lost, delayed, doubled or reordered."""
-
-    to: NodeId
-    message: BirthMessage
-
-
-@attrs.frozen
-class Born:
-    """This node durably belongs to a cluster now."""
-
-    birth: Birth
-
-
-@attrs.frozen
-class Report:
-    """Something that whoever runs this node should read.
-
-    Attributes:
-        urgent: whether somebody has to act.
-    """
-
-    text: str
-    urgent: bool
-
-
-Effect = SavePledge | SaveBirth | Tell | Born | Report
-
-
-@attrs.define
-class _Peer:
-    """What this node knows of another one.
-
-    Attributes:
-        member: who and where.
-        seen_at: when it was last met or heard, or first told of; nanoseconds.
-        heard_at: when its last notice came, or None: then it is known from others only.
-        free: whether that notice makes it one to propose a birth with: as many members
-            expected as here, and not pledged to anybody else's.
-    """
-
-    member: Member
-    seen_at: int
-    heard_at: int | None = None
-    free: bool = False
+REPORTS_MAX: Final = 1000
+"""Different reports in one run; further ones are dropped, so that strangers can't fill log and memory."""
 
 
 class BirthProtocol:
@@ -190,7 +95,7 @@ class BirthProtocol:
         self._pledge = None if pledge is None else _decode_pledge(pledge)
         # Invariant: at most one write is under way, and while it is nothing else is decided.
         self._write: SavePledge | SaveBirth | None = None
-        self._peers: dict[NodeId, _Peer] = {}
+        self._peers = Acquaintances()
         # Who is known to have pledged to this node's own proposal. Invariant: empty without one.
         self._pledged: dict[NodeId, None] = {}
         self._proposed_at = 0
@@ -211,7 +116,7 @@ class BirthProtocol:
     def peers(self) -> tuple[Member, ...]:
         """Return whom this node has to be able to talk to about a birth, sorted by id."""
         members = {member.id: member for member in self._founders() if member.id != self._me.id}
-        members.update((node, peer.member) for node, peer in self._peers.items())
+        members.update(self._peers.members())
         return tuple(members[node] for node in sorted(members))
 
     def deadline(self) -> int | None:
@@ -230,10 +135,10 @@ class BirthProtocol:
                         f"the name {name!r} is taken: the cluster has a member of this name with another data "
                         f"directory, last known at {member.address}"
                     )
-        for peer in self._namesakes(node):
-            if _fresh(now, peer.seen_at):
-                return f"the name {name!r} is taken: it is the name of the node at {peer.member.address}"
-        return None
+        namesake = self._peers.namesake(now, node)
+        if namesake is None:
+            return None
+        return f"the name {name!r} is taken: it is the name of the node at {namesake.address}"
 
     def step(self, now: int, event: Event) -> list[Effect]:
         """Take in *event* at *now* (monotonic nanoseconds) and return what the driver has to do, in this order."""
@@ -275,19 +180,13 @@ class BirthProtocol:
 
     def _candidates(self, now: int) -> tuple[Member, ...]:
         """Return the ``expect`` nodes of the smallest names that could be born together now, or none."""
-        free = [
-            peer.member
-            for peer in self._peers.values()
-            if peer.free and peer.heard_at is not None and _fresh(now, peer.heard_at)
-        ]
-        free.sort(key=lambda member: member.id)
-        founders = sorted([self._me, *free[: self._expect - 1]], key=lambda member: member.id)
+        founders = sorted([self._me, *self._peers.free(now)[: self._expect - 1]], key=lambda member: member.id)
         return tuple(founders) if len(founders) == self._expect else ()
 
     def _consider(self, sender: NodeId, proposal: BirthProposal) -> None:
         """Pledge to *proposal* if this node is free to."""
         ids = [member.id for member in proposal.members]
-        sound = sender == proposal.proposer == min(ids) and ids == sorted(set(ids)) and self._me in proposal.members
+        sound = self._me in proposal.members and ids == sorted(set(ids)) and sender == proposal.proposer == ids[0]
         if sound and len(ids) == self._expect and self._pledge is None and self._write is None:
             self._save_pledge(proposal)
 
@@ -333,9 +232,6 @@ class BirthProtocol:
             return
         if self._birth is not None and member in self._birth.configuration.members:
             return
-        for namesake in self._namesakes(member.id):
-            # Its data directory was made anew: who it was before will pledge nothing.
-            del self._peers[namesake.member.id]
         proposal = self._proposal()
         if proposal is not None and any(
             founder.id != member.id and member_name(founder.id) == member_name(member.id)
@@ -354,11 +250,7 @@ class BirthProtocol:
                 "which holds nothing yet",
                 urgent=True,
             )
-        peer = self._peers.get(member.id)
-        if peer is not None:
-            peer.member, peer.seen_at = member, now
-        else:
-            self._remember(now, member)
+        self._remember(now, member)
 
     def _hear(self, now: int, sender: NodeId, message: BirthMessage) -> None:
         if isinstance(message, BirthNotice):
@@ -396,10 +288,8 @@ class BirthProtocol:
                 "no cluster is born until all expect the same",
                 urgent=True,
             )
-        peer = self._peers.get(sender)
-        if peer is not None:
-            peer.heard_at = now
-            peer.free = notice.expect == self._expect and notice.proposer in (None, self._me.id)
+        free = notice.expect == self._expect and notice.proposer in (None, self._me.id)
+        self._peers.hear(now, sender, free=free)
         for member in notice.known:
             unknown = member.id != self._me.id and member.id not in self._peers
             if unknown and self.refusal(now, member.id) is None:
@@ -437,8 +327,7 @@ class BirthProtocol:
             f"{sender} belongs to cluster {message.cluster_id.hex()}, which was born without this node",
             urgent=True,
         )
-        if sender in self._peers:
-            self._peers[sender].free = False
+        self._peers.exclude(sender)
         proposal = self._proposal()
         if proposal is not None and sender in (member.id for member in proposal.members):
             self._abort()
@@ -446,9 +335,7 @@ class BirthProtocol:
     # ------------------------------------------------------------------ the details
 
     def _tick(self, now: int) -> None:
-        for node, peer in list(self._peers.items()):
-            if now - peer.seen_at > FORGET_NS:
-                del self._peers[node]
+        self._peers.forget(now)
         self._next_notice = now + NOTICE_INTERVAL_NS
         if self._birth is not None:
             return
@@ -466,31 +353,21 @@ class BirthProtocol:
             self._tell(member.id, notice)
 
     def _notice(self, now: int) -> BirthNotice:
-        heard = sorted(
-            (peer.member for peer in self._peers.values() if peer.heard_at is not None and _fresh(now, peer.heard_at)),
-            key=lambda member: member.id,
-        )
         pledge = self._pledge
         return BirthNotice(
             member=self._me,
             expect=self._expect,
-            known=tuple(heard),
+            known=self._peers.heard(now),
             pledged=None if pledge is None else pledge.cluster_id,
             proposer=None if pledge is None else pledge.proposer,
         )
 
     def _remember(self, now: int, member: Member) -> None:
         """Add *member* to those we know, unless they are too many."""
-        if len(self._peers) >= MEMBERS_MAX:
+        if self._peers.meet(now, member):
+            self._report(f"found {member.id} at {member.address}", urgent=False)
+        else:
             self._report(f"more than {MEMBERS_MAX} nodes want to be born together: the others are ignored", urgent=True)
-            return
-        self._peers[member.id] = _Peer(member, now)
-        self._report(f"found {member.id} at {member.address}", urgent=False)
-
-    def _namesakes(self, node: NodeId) -> list[_Peer]:
-        """Return the known nodes of the same name with another data directory."""
-        name = member_name(node)
-        return [peer for key, peer in self._peers.items() if key != node and member_name(key) == name]
 
     def _proposal(self) -> BirthProposal | None:
         """Return the birth that this node itself durably proposes, or None."""
@@ -519,14 +396,10 @@ class BirthProtocol:
                 self._tell(member.id, message)
 
     def _report(self, text: str, *, urgent: bool) -> None:
-        """Report *text* once in a run, of at most as many texts as a cluster may have members."""
-        if text not in self._reported and len(self._reported) < MEMBERS_MAX:
+        """Report *text* once in a run."""
+        if text not in self._reported and len(self._reported) < REPORTS_MAX:
             self._reported[text] = None
             self._effects.append(Report(text, urgent))
-
-
-def _fresh(now: int, moment: int) -> bool:
-    return now - moment <= FRESH_NS
 
 
 def _decided(birth: Birth) -> BirthDecided:

@@ -15,8 +15,8 @@ from huton.env import Env
 from huton.errors import StorageError
 from huton.raft.types import Member, NodeId
 from huton.runtime.bell import Bell
-from huton.runtime.birth import (
-    BirthProtocol,
+from huton.runtime.birth import BirthProtocol
+from huton.runtime.birth_contract import (
     Born,
     Event,
     Heard,

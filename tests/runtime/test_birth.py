@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from huton.errors import CorruptRecord
 from huton.raft.types import Configuration, Member, NodeId
-from huton.runtime.birth import (
-    BirthProtocol,
+from huton.runtime.birth import BirthProtocol
+from huton.runtime.birth_contract import (
     Born,
     Effect,
     Event,
@@ -406,6 +406,26 @@ def test_cluster_members_never_pledge() -> None:
 
     assert node.step(1, Heard(A.id, proposal)) == []
     assert Tell(A.id, BirthElsewhere(cluster_id=b"x" * 16)) in node.step(2, Heard(A.id, notice(A)))
+
+
+@pytest.mark.parametrize(
+    ("sender", "proposer", "members"),
+    [
+        (A, A, ()),
+        (A, A, (A, B)),
+        (A, A, (A, C, D)),
+        (B, A, (A, B, C)),
+        (C, C, (A, B, C)),
+        (A, A, (A, C, B)),
+        (A, A, (A, B, B)),
+        (A, A, (A, attrs.evolve(B, address="elsewhere.test:1"), C)),
+    ],
+)
+def test_a_proposal_without_sense_gets_no_pledge(sender: Member, proposer: Member, members: tuple[Member, ...]) -> None:
+    """Of the right number, with this node at its address, sorted, from the proposer, who is the smallest."""
+    proposal = BirthProposal(cluster_id=b"p" * 16, proposer=proposer.id, members=members)
+
+    assert saves(protocol(B).step(1, Heard(sender.id, proposal))) == []
 
 
 def test_the_larger_proposer_yields() -> None:
