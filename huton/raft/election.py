@@ -48,7 +48,9 @@ def campaign(state: RaftState, now: int, event: Timeout) -> None:
     """No leader was heard for a whole election timeout: ask whether a campaign could be won."""
     if now < state.election_deadline:
         return
-    if state.id not in state.voters:
+    voting = state.role is Role.CANDIDATE and not state.durability.hard_state_durable
+    if voting or state.id not in state.voters:
+        # On a disk that is slower than an election a further campaign would put off every vote for itself.
         state.await_leader(now)
         return
     state.role = Role.PRE_CANDIDATE

@@ -78,8 +78,7 @@ class RaftLog:
                 self._run_firsts.append(index)
                 self._run_terms.append(entry.term)
             self._window_bytes += len(entry.data)
-            if entry.stamp > self.last_stamp:
-                self.last_stamp = entry.stamp
+            self.last_stamp = max(self.last_stamp, entry.stamp)
         self._window.extend(entries)
         self.last_index = index
 

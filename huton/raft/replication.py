@@ -88,13 +88,12 @@ def replicate(state: RaftState, *, heartbeat: bool = False) -> None:
     """Send every follower what it may get now; the end of each step of a leader.
 
     Entries leave before the leader has synced them itself (R5, thesis §10.2.1). A message without
-    entries goes out for a heartbeat, for a new round of leadership confirmation, or to tell a
-    follower with nothing in flight that more is committed.
+    entries goes out for a heartbeat, also to a follower that is probed and may be down; for a new
+    round of leadership confirmation; or to tell a follower with nothing in flight that more is
+    committed.
     """
     for peer, progress in state.progress.items():
-        # A heartbeat to a follower that is being probed is a probe without entries: it may be down.
-        probe = heartbeat and progress.state is ProgressState.PROBE
-        sent = not probe and _send_entries(state, peer, progress)
+        sent = _send_entries(state, peer, progress)
         quiet = not progress.inflights and progress.state is ProgressState.REPLICATE
         news = progress.round_sent < state.round or (quiet and progress.commit_sent < state.commit_index)
         if not sent and (heartbeat or news):

@@ -48,6 +48,28 @@ from tests.harness import (
 )
 from tests.raft.minicluster import Cluster
 
+# ------------------------------------------------------------ campaigning on a slow disk
+
+
+def test_a_disk_slower_than_an_election_does_not_keep_a_candidate_from_voting_for_itself() -> None:
+    """R2: its own vote counts once it is durable; a new campaign before that would put it off for ever."""
+    raft = make_raft(size=3)
+    pre_campaign(raft)
+    effects = raft.step(NOW, pre_vote_reply(N2, 1))
+    (persist,) = only(effects, Persist)
+
+    now = NOW
+    for _ in range(5):
+        now = raft.deadline() or now
+        assert raft.step(now, Timeout()) == []
+    assert raft.status().term == 1
+
+    effects = raft.step(now, Persisted(persist.seq))
+    assert [type(message) for message in sent(effects)] == [RequestVote, RequestVote]
+    raft.step(now, vote(N2, 1))
+    assert raft.status().role is Role.LEADER
+
+
 # ------------------------------------------------------------ asking for pre-votes
 
 
