@@ -51,7 +51,7 @@ _HOMES = {
     "open_node": "huton.runtime.node",
 }
 
-__all__ = list(_HOMES)  # noqa: PLE0604  # a list of names, made from the one place that has them
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> object:

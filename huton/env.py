@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from random import Random
+from random import Random  # noqa: TID251  # the type of Env.random, nothing is drawn here
 from typing import Protocol, TypeVar
 
 import attrs
