@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from huton.errors import ConfigError as ConfigError
     from huton.errors import HutonError as HutonError
     from huton.errors import InvalidRequest as InvalidRequest
+    from huton.errors import NameTaken as NameTaken
     from huton.errors import NoLeader as NoLeader
     from huton.errors import NotAnInteger as NotAnInteger
     from huton.errors import OutcomeUnknown as OutcomeUnknown
     from huton.errors import Overloaded as Overloaded
     from huton.errors import RequestError as RequestError
     from huton.errors import StorageError as StorageError
+    from huton.errors import WrongCluster as WrongCluster
     from huton.kv.machine import KeyValue as KeyValue
     from huton.runtime.bucket import Bucket as Bucket
     from huton.runtime.node import MemberStatus as MemberStatus
@@ -40,6 +42,7 @@ _HOMES = {
     "InvalidRequest": "huton.errors",
     "KeyValue": "huton.kv.machine",
     "MemberStatus": "huton.runtime.node",
+    "NameTaken": "huton.errors",
     "NoLeader": "huton.errors",
     "Node": "huton.runtime.node",
     "NodeStatus": "huton.runtime.node",
@@ -48,6 +51,7 @@ _HOMES = {
     "Overloaded": "huton.errors",
     "RequestError": "huton.errors",
     "StorageError": "huton.errors",
+    "WrongCluster": "huton.errors",
     "open_node": "huton.runtime.node",
 }
 

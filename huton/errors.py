@@ -1,26 +1,26 @@
 """Every exception that huton raises; each says who must act.
 
-    HutonError
-        ConfigError             what the node was told makes no sense: mend the configuration
-        RequestError            your request; nothing but that request is affected
-            InvalidRequest      a name, key, value or argument breaks a limit: mend the call
-            NotLeader           this node does not lead (ask ``.leader``); nothing was written
-            NoLeader            nobody leads, or a majority is out of reach; nothing was written, retry later
-            Overloaded          a bound is reached; nothing was written, retry later
-            OutcomeUnknown      the write may have happened, or may still happen
-            CommandFailed       the command was carried out alike on every node, and changed nothing
-                CompareFailed   the key was not as the caller expected
-                NotAnInteger    INCR and friends met a value that is no 64-bit integer
-        RemoteError             a peer or client broke the protocol: close that connection, nothing else
-            FrameError          bytes that are no frame of ours, or one over its bound
-            WrongCluster        the peer belongs to another cluster
-            NameTaken           another process already uses this node's name
-        StorageError            the data directory
-            CorruptRecord       a record fails its checksum: stop serving, repair from peers
-            DirectoryLocked     another process has this data directory open
-            FormatTooNew        a newer huton wrote this data directory
-            WrongIdentity       the data directory belongs to another node or cluster
-        SafetyViolation         a guarantee of the Raft paper's Figure 3 is broken: stop
+HutonError
+    ConfigError             what the node was told makes no sense: mend the configuration
+    RequestError            your request; nothing but that request is affected
+        InvalidRequest      a name, key, value or argument breaks a limit: mend the call
+        NotLeader           this node does not lead (ask ``.leader``); nothing was written
+        NoLeader            nobody leads, or a majority is out of reach; nothing was written, retry later
+        Overloaded          a bound is reached; nothing was written, retry later
+        OutcomeUnknown      the write may have happened, or may still happen
+        CommandFailed       the command was carried out alike on every node, and changed nothing
+            CompareFailed   the key was not as the caller expected
+            NotAnInteger    INCR and friends met a value that is no 64-bit integer
+    RemoteError             a peer or client broke the protocol: close that connection, nothing else
+        FrameError          bytes that are no frame of ours, or one over its bound
+        WrongCluster        the peer belongs to another cluster
+        NameTaken           another process already uses this node's name
+    StorageError            the data directory
+        CorruptRecord       a record fails its checksum: stop serving, repair from peers
+        DirectoryLocked     another process has this data directory open
+        FormatTooNew        a newer huton wrote this data directory
+        WrongIdentity       the data directory belongs to another node or cluster
+    SafetyViolation         a guarantee of the Raft paper's Figure 3 is broken: stop
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Callers:
     """Open requests by id.
 
     Invariants:
-        ids ascend, so both dicts are in the order of their deadlines;
+        ids ascend, so both dicts are in the order of their deadlines; ``_bytes`` is what the writes hold;
         a write that waits has ``given_to is None``: nobody can have appended it;
         writes are given to one leader at a time in ascending order of their ids, so those of one
         caller that succeed take effect in the order in which it made them.
@@ -62,6 +62,7 @@ class Callers:
     def __init__(self, config: ReplicaConfig) -> None:
         self._config = config
         self._writes: dict[RequestId, Write] = {}
+        self._bytes = 0
         self._reads: dict[RequestId, Read] = {}
         self._waiting_writes: list[RequestId] = []
         self._waiting_reads: list[RequestId] = []
@@ -86,26 +87,29 @@ class Callers:
     def add_writes(self, now: int, requests: Iterable[tuple[RequestId, bytes]], refusal: RequestError | None) -> None:
         """Take writes in, or answer them with *refusal*."""
         for id, command in requests:
-            error = refusal or self._full()
+            error = refusal or self._full(len(command))
             if error is not None:
                 self.answers.append(Answer(id, error))
                 continue
+            self._bytes += len(command)
             self._writes[id] = Write(command, now + self._config.request_timeout_ns)
             self._waiting_writes.append(id)
 
     def add_reads(self, now: int, requests: Iterable[RequestId]) -> None:
         """Take reads in."""
         for id in requests:
-            error = self._full()
+            error = self._full(0)
             if error is not None:
                 self.answers.append(Answer(id, error))
                 continue
             self._reads[id] = Read(now + self._config.request_timeout_ns)
             self._waiting_reads.append(id)
 
-    def _full(self) -> RequestError | None:
+    def _full(self, size: int) -> RequestError | None:
         if len(self._writes) + len(self._reads) + len(self._views) >= self._config.requests_max:
             return Overloaded("too many requests are open on this node")
+        if self._writes and self._bytes + size > self._config.requests_bytes_max:
+            return Overloaded("the writes that are open on this node are too large together")
         return None
 
     # ----------------------------------------------------------------- going out
@@ -138,7 +142,9 @@ class Callers:
 
     def answer_write(self, id: RequestId, result: bytes | RequestError) -> None:
         """End a write; one that has ended before is left alone."""
-        if self._writes.pop(id, None) is not None:
+        write = self._writes.pop(id, None)
+        if write is not None:
+            self._bytes -= len(write.command)
             self.answers.append(Answer(id, result))
 
     def refuse_write(self, id: RequestId, by: Leadership) -> None:

@@ -40,12 +40,14 @@ class ReplicaConfig:
         overlay_bytes_max: applied changes held in memory before a checkpoint writes them. At four
             times as much the disk is behind, and writes are refused as overloaded.
         requests_max: callers' requests open at once; beyond it they are refused as overloaded.
+        requests_bytes_max: bytes of callers' commands open at once; likewise, but one alone is always taken.
     """
 
     raft: RaftConfig
     request_timeout_ns: int = 5_000_000_000
     overlay_bytes_max: int = 32 << 20
     requests_max: int = 65_536
+    requests_bytes_max: int = 256 << 20
 
 
 # ---------------------------------------------------------------------- events

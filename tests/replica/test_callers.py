@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from huton.errors import OutcomeUnknown
+from huton.errors import OutcomeUnknown, Overloaded
 from huton.raft.types import Index, NodeId, RaftConfig, RequestId, Term
 from huton.replica import Answer, ReplicaConfig, ViewReady
 from huton.replica.callers import Callers
@@ -70,6 +70,22 @@ def test_views_open_in_the_order_of_their_indexes() -> None:
     assert callers.answers == [ViewReady(RequestId(2), Index(4))]
     callers.applied(Index(5))
     assert callers.answers[1:] == [ViewReady(RequestId(1), Index(5))]
+
+
+def test_open_writes_are_bounded_in_bytes() -> None:
+    """Every queue has a bound that is named: requests_bytes_max. One write alone is always taken."""
+    config = ReplicaConfig(raft=RaftConfig(id=ME), request_timeout_ns=100, requests_bytes_max=10)
+    callers = Callers(config)
+    callers.add_writes(0, [(RequestId(1), b"x" * 20), (RequestId(2), b"y")], None)
+    (answer,) = callers.answers
+    assert isinstance(answer, Answer)
+    assert answer.id == 2
+    assert isinstance(answer.result, Overloaded)
+
+    callers.answer_write(RequestId(1), b"done")
+    callers.add_writes(0, [(RequestId(3), b"x" * 6), (RequestId(4), b"y" * 4), (RequestId(5), b"z")], None)
+
+    assert [answer.id for answer in callers.answers] == [2, 1, 5]
 
 
 def test_nothing_is_left_to_wait_for_once_all_is_answered() -> None:
