@@ -56,7 +56,7 @@ class Client(threading.Thread):
         try:
             while not self.stop.is_set():
                 with connect(next(self._children)) as server:
-                    while not self.stop.wait(0.002) and self._act(server):
+                    while not self.stop.wait(0.005) and self._act(server):
                         pass
                 self.stop.wait(0.05)
         except Exception as error:
