@@ -70,6 +70,7 @@ class Replica:
         self._checkpointing = False
         self._ended = False
         self._leader: NodeId | None = None
+        self._hears_leader = True
         self._term = boot.hard_state.term
         self._callers = Callers(config)
         self._guests = Guests()
@@ -126,6 +127,7 @@ class Replica:
             case core_events.PeerUnreachable():
                 self._drive(now, event)
                 if event.peer == self._leader:
+                    self._hears_leader = False
                     self._callers.lose_contact(None)
             case core_events.PersistFailed():
                 self._drive(now, event)
@@ -150,9 +152,13 @@ class Replica:
         return None
 
     def _route(self, now: int) -> None:
-        """Give every waiting request to the leader, if one is known."""
+        """Give every waiting request to the leader, if one is known.
+
+        Not while the link to it is broken: it may be dead, and what was sent would end undecided. What
+        waits goes to the next leader, or to this one once it is heard again.
+        """
         leader = self._leadership()
-        if leader is None:
+        if leader is None or not self._hears_leader:
             return
         reads = self._callers.reads_for(now, leader)
         writes = self._callers.writes_for(leader)
@@ -169,6 +175,7 @@ class Replica:
 
     def _receive(self, now: int, event: Receive) -> None:
         message = event.message
+        self._hears_leader = self._hears_leader or event.sender == self._leader
         match message:
             case ForwardWrites():
                 overloaded = self._refusal() is not None
@@ -207,7 +214,7 @@ class Replica:
             self._callers.read_index(id, index)
 
     def _role_changed(self, effect: core.RoleChanged) -> None:
-        self._leader, self._term = effect.leader, effect.term
+        self._leader, self._term, self._hears_leader = effect.leader, effect.term, True
         if effect.role is Role.LEADER:
             self._guests.lead(effect.term)
         self._callers.lose_contact(self._leadership())

@@ -129,7 +129,7 @@ def test_a_leader_that_is_cut_off_answers_that_it_does_not_know() -> None:
 
 
 def test_a_follower_that_loses_its_leader_answers_that_it_does_not_know() -> None:
-    """A forwarded write may have been appended by the lost leader."""
+    """A forwarded write may have been appended by the lost leader. A read is simply asked again."""
     cluster = Cluster(3)
     leader = cluster.elect()
     follower = others(cluster, leader)[0]
@@ -138,10 +138,33 @@ def test_a_follower_that_loses_its_leader_answers_that_it_does_not_know() -> Non
     cluster.queue.clear()
 
     cluster.step(follower, PeerUnreachable(leader))
-    cluster.deliver()
-
     assert isinstance(cluster.result(follower, 1), OutcomeUnknown)
-    assert isinstance(cluster.answer(follower, 2), ViewReady), "a read is simply asked again"
+    assert cluster.answer(follower, 2) is None
+    for _ in range(3):
+        cluster.tick()
+        cluster.deliver()
+
+    assert isinstance(cluster.answer(follower, 2), ViewReady), "the leader was heard again"
+
+
+def test_requests_wait_while_the_link_to_the_leader_is_broken() -> None:
+    """Sent to a dead leader they would end undecided; so they wait for the next one."""
+    cluster = Cluster(3)
+    leader = cluster.elect()
+    follower = others(cluster, leader)[0]
+    cluster.queue.clear()
+    cluster.step(follower, PeerUnreachable(leader))
+    cluster.submit(follower, 1, b"patient")
+    cluster.read(follower, 2)
+    assert cluster.queue == []
+
+    cluster.elect(keep=frozenset(others(cluster, leader)))
+    for _ in range(3):
+        cluster.tick()
+        cluster.deliver(frozenset(others(cluster, leader)))
+
+    assert cluster.result(follower, 1) == b"did patient"
+    assert isinstance(cluster.answer(follower, 2), ViewReady)
 
 
 def test_a_lost_question_for_a_read_is_asked_again() -> None:
