@@ -15,7 +15,7 @@ from huton.errors import OutcomeUnknown
 from huton.kv.machine import KeyValueMachine
 from huton.kv.statemachine import ApplyContext, StateWriter
 from huton.raft.effects import Persist, ReadLog, RoleChanged
-from huton.raft.events import LogRead, Persisted, PersistFailed, Timeout
+from huton.raft.events import LogRead, PeerUnreachable, Persisted, PersistFailed, Timeout
 from huton.raft.messages import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
 from huton.raft.types import RaftConfig, RequestId, Role
 from huton.replica import (
@@ -150,6 +150,7 @@ class SimMember:
             ended(None)
         self.world.checks.crashed(self)
         self.world.happened("crashed", self)
+        self.world.break_links(self)
 
     # ------------------------------------------------------------------ what clients call
 
@@ -171,6 +172,12 @@ class SimMember:
         """Take in a message of *sender*; a process that is down hears nothing."""
         if self.replica is not None:
             self._when_awake(lambda: self._step(Receive(self.world.ids[sender], message)))
+
+    def lose_link(self, peer: str) -> None:
+        """Learn that the link to *peer* broke."""
+        if self.replica is not None:
+            self.world.happened("link_lost", self)
+            self._when_awake(lambda: self._step(PeerUnreachable(self.world.ids[peer])))
 
     # ------------------------------------------------------------------ stepping
 

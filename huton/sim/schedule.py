@@ -68,6 +68,7 @@ EVENTS: Final = {
     "checkpoint_begun": "a checkpoint began",
     "checkpoint_done": "a checkpoint is durable",
     "crashed": "a process died",
+    "link_lost": "a member noticed that another one died",
     "lost_unsynced": "a crash lost writes that were not synced",
     "restarted": "a process came back",
 }

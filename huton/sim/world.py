@@ -199,6 +199,17 @@ class World:
                 self.happened("restarted", member)
             member.start()
 
+    def break_links(self, member: SimMember) -> None:
+        """Most peers of a process that died notice soon; the others just hear nothing any more."""
+        for other in self.members.values():
+            key = (other.name, member.name, member.run)
+            if other is not member and self.draws.chance(0.7, "notices", *key):
+                delay = self.draws.between(0, 50_000_000, "notices after", *key)
+                self.after(delay, self._breaker(other, member.name))
+
+    def _breaker(self, member: SimMember, peer: str) -> Callable[[], object]:
+        return lambda: member.lose_link(peer)
+
     def process_ended(self, member: SimMember) -> None:
         """The process of *member* ended by itself: its disk failed. It comes back later."""
         member.crash()
