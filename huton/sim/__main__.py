@@ -113,10 +113,10 @@ def replay(paths: tuple[Path, ...], trace: Path | None) -> None:
     worst: Report | None = None
     for file in files:
         try:
-            schedule = read_schedule(file.read_text())
+            plan = plan_of(read_schedule(file.read_text()))
         except ScheduleError as error:
             raise click.UsageError(f"{file}: {error}") from None
-        report = _simulate(plan_of(schedule), trace)
+        report = _simulate(plan, trace)
         click.echo(f"{file.name}: {_verdict(report)}")
         if worst is None or CODES[worst.failure] == FINE:
             worst = report

@@ -163,7 +163,8 @@ def _search(
         elif blocked and part.guesses:
             for u in reversed(part.helpful(blocked, used, state, bound)):
                 stack.append((low, mask, used | 1 << u, part.guesses[u][2], (path, -1 - u)))
-        for i in sorted(choices, key=returns.__getitem__, reverse=True):
+        choices.sort(key=returns.__getitem__)  # The one that has to happen soonest is tried first.
+        for i in reversed(choices):
             stack.append((low, mask | 1 << (i - low), used, effects[i], (path, i)))
     order: list[int] = []
     while best_path is not None:

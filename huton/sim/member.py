@@ -131,16 +131,16 @@ class SimMember:
         world.checks.started(self, boot)
         self._set_alarm()
 
-    def crash(self, *, keep: int | None = None) -> None:
-        """Die at once. Of what was not synced the oldest *keep* writes survive, by default none."""
+    def crash(self, *, survive: float = 0.0) -> None:
+        """Die at once. Of the writes that were not synced the oldest survive, by the share *survive*."""
         if self.replica is None:
             return
         self.replica = None
         self._led = False
-        kept = min(keep or 0, self.storage.unsynced)
+        kept = round(survive * self.storage.unsynced)
         if self.storage.unsynced > kept or self._pending:
             self.world.happened("lost_unsynced", self)
-        self.storage.crash(kept)
+        self.storage.crash(kept, keep_checkpoint=survive >= 0.5)
         self._pending.clear()
         self._writing.clear()
         self._alarm = None
@@ -261,7 +261,7 @@ class SimMember:
         key = ("disk", self.name, self.run, self._draw_key)
         options, draws = self.world.options.disk, self.world.draws
         time = 50_000 + int(options.sync_ns * draws.fraction(*key))
-        if self.world.now < self.world.options.heal_at and draws.chance(options.slow, "slow", *key):
+        if options.slow and self.world.now < self.world.options.heal_at and draws.chance(options.slow, "slow", *key):
             time *= draws.between(2, 50, "how slow", *key)
         for factor in self.disk_factors.values():
             time = int(time * factor)
@@ -312,7 +312,7 @@ class SimMember:
             self.world.happened("checkpoint_done", self)
             self._when_awake(lambda: self._step(Checkpointed(effect.meta)))
 
-        self.world.after(5 * self._disk_time(), done)
+        self.world.after(min(5 * self._disk_time(), STALL_NS), done)
 
     # ------------------------------------------------------------------ what is worth a name
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-from huton.sim.draws import Draws
+from huton.sim.draws import RANGE, Draws
 from huton.sim.schedule import NS
 from huton.wire import PeerMessage, decode_message, encode_message
 
@@ -78,25 +78,31 @@ class Network:
         """Send *message*; it arrives never, once or twice."""
         link = (source, target)
         number = self._sent[link] = self._sent.get(link, 0) + 1
-        key = (source, target, number)
-        options, draws = self._options, self._draws
-        flaky = sum(self._flaky.values())
-        if link in self._cut_links or draws.chance(options.loss + flaky, "loss", *key):
+        if link in self._cut_links:
+            self.lost += 1
+            return
+        options = self._options
+        flaky = RANGE * sum(self._flaky.values())
+        loss, double, double_delay, straggle, delay, *_ = self._draws.numbers("message", source, target, number)
+        if loss < RANGE * options.loss + flaky:
             self.lost += 1
             return
         data = encode_message(message) if options.encoded else None
-        self._schedule(self._delay(flaky, link, number), lambda: self._arrive(link, message, data))
-        if draws.chance(options.double + flaky, "double", *key):
-            delay = draws.between(0, options.late_ns, "double delay", *key)
-            self._schedule(delay, lambda: self._arrive(link, message, data))
 
-    def _delay(self, flaky: float, link: tuple[str, str], number: int) -> int:
-        options, draws = self._options, self._draws
-        if draws.chance(options.straggle + flaky, "straggle", *link, number):
-            return draws.between(0, options.late_ns, "delay", *link, number)
+        def arrive() -> None:
+            self._arrive(link, message, data)
+
+        if straggle < RANGE * options.straggle + flaky:
+            self._schedule(options.late_ns * delay // RANGE, arrive)
+        else:
+            self._schedule(self._usual_delay(link, delay / RANGE), arrive)
+        if double < RANGE * options.double + flaky:
+            self._schedule(options.late_ns * double_delay // RANGE, arrive)
+
+    def _usual_delay(self, link: tuple[str, str], fraction: float) -> int:
         # Most are quick and some are slow, as on a real network: the square of a uniform draw.
-        delay = 50 * US + int(options.delay_ns * draws.fraction("delay", *link, number) ** 2)
-        if options.ordered:
+        delay = 50 * US + int(self._options.delay_ns * fraction**2)
+        if self._options.ordered:
             now = self._clock()
             self._next_at[link] = max(now + delay, self._next_at.get(link, 0) + 1)
             delay = self._next_at[link] - now

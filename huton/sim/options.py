@@ -14,31 +14,44 @@ import attrs
 from huton.sim.draws import Draws
 from huton.sim.member import DiskOptions
 from huton.sim.network import NetworkOptions
-from huton.sim.schedule import NS, Fault, Schedule, Trigger
+from huton.sim.schedule import (
+    EVERYBODY,
+    LEADER,
+    NODE,
+    NS,
+    REST,
+    Fault,
+    Schedule,
+    ScheduleError,
+    Trigger,
+)
 
 __all__ = ["Options", "Plan", "WorkloadOptions", "draw_plan", "member_names", "plan_of"]
 
 MS: Final = 1_000_000
 
-TRIGGERS: Final = (
-    "campaigned",
-    "vote_granted",
-    "became_leader",
-    "stepped_down",
-    "append_sent",
-    "append_acked",
-    "append_rejected",
-    "truncated",
-    "committed",
-    "before_sync",
-    "after_sync",
-    "write_answered",
-    "forwarded",
-    "checkpoint_begun",
-    "checkpoint_done",
-    "restarted",
-)
-"""Moments at which a fault may strike. Faults at random times alone hardly ever hit the narrow ones."""
+TRIGGERS: Final = {
+    "campaigned": 3,
+    "vote_granted": 3,
+    "became_leader": 2,
+    "stepped_down": 2,
+    "append_sent": 300,
+    "append_acked": 300,
+    "append_rejected": 10,
+    "truncated": 2,
+    "committed": 200,
+    "before_sync": 300,
+    "after_sync": 300,
+    "write_answered": 100,
+    "read_served": 100,
+    "forwarded": 100,
+    "checkpoint_begun": 5,
+    "checkpoint_done": 5,
+    "restarted": 3,
+}
+"""Moments at which faults may strike, and how many of each may pass from one strike to the next.
+
+Faults at random times alone hardly ever hit the narrow ones."""
 
 
 @attrs.frozen(kw_only=True)
@@ -49,13 +62,11 @@ class WorkloadOptions:
         clients: how many; each has one operation under way at a time.
         keys: how many keys they share.
         think_ns: the longest pause between two operations of a client.
-        operations_max: how many each begins at most: the history must stay checkable.
     """
 
     clients: int = 4
     keys: int = 5
     think_ns: int = 200 * MS
-    operations_max: int = 400
 
 
 @attrs.frozen(kw_only=True)
@@ -113,8 +124,18 @@ def draw_plan(seed: int, *, nodes: int | None = None, duration_ns: int = 60 * NS
 
 
 def plan_of(schedule: Schedule) -> Plan:
-    """Return the plan with the faults of *schedule*, whatever its seed would draw."""
+    """Return the plan with the faults of *schedule*, whatever its seed would draw.
+
+    Raises:
+        ScheduleError: it names a member that the run does not have.
+    """
     plan = draw_plan(schedule.seed, nodes=schedule.nodes, duration_ns=schedule.duration_ns)
+    names = (*member_names(plan.options.nodes), NODE, LEADER)
+    for fault in schedule.faults:
+        struck = [name for name in (fault.node,) if name not in (None, EVERYBODY, *names)]
+        parted = [name for group in fault.groups for name in group if name not in (REST, *names)]
+        for name in struck + parted:
+            raise ScheduleError(f"fault {fault.id!r}: {name!r} is none of the {plan.options.nodes} members")
     return attrs.evolve(plan, faults=schedule.faults)
 
 
@@ -122,7 +143,7 @@ def _draw_options(draws: Draws, nodes: int, duration_ns: int) -> Options:
     def on(feature: str) -> bool:
         return draws.chance(0.5, "feature", feature)
 
-    grace = min(10 * NS, duration_ns // 3)
+    grace = _whole_ms(min(8 * NS, duration_ns // 4))
     network = NetworkOptions(
         loss=draws.fraction("loss") * 0.1 if on("loss") else 0.0,
         double=draws.fraction("double") * 0.2 if on("double") else 0.0,
@@ -140,15 +161,14 @@ def _draw_options(draws: Draws, nodes: int, duration_ns: int) -> Options:
         clients=draws.between(1, 8, "clients"),
         keys=draws.choice((1, 3, 10), "keys"),
         think_ns=draws.choice((5, 50, 500), "think") * MS,
-        operations_max=400,
     )
     small = on("small limits")
     return Options(
         nodes=nodes,
         duration_ns=duration_ns,
-        heal_at=duration_ns - grace - min(4 * NS, duration_ns // 6),
+        heal_at=_whole_ms(duration_ns - grace - min(4 * NS, duration_ns // 8)),
         grace_ns=grace,
-        election_timeout_ns=draws.choice((150, 300, 1000), "election timeout") * MS,
+        election_timeout_ns=draws.choice((150, 300, 300, 1000), "election timeout") * MS,
         append_bytes_max=draws.choice((100, 1000), "append bytes") if small else 1 << 20,
         inflight_messages_max=draws.choice((1, 2, 8), "inflight") if small else 256,
         window_bytes_max=draws.choice((0, 2000), "window") if small else 16 << 20,
@@ -163,67 +183,85 @@ def _draw_faults(draws: Draws, options: Options) -> list[Fault]:
     kinds = [kind for kind in _MAKERS if draws.chance(0.5, "feature", kind)]
     if not kinds or draws.chance(0.05, "feature", "calm"):
         return []
+    # A run that hunts for few moments strikes them again and again; in some, chance alone decides when.
+    events = [event for event in TRIGGERS if draws.chance(0.2, "feature", "trigger", event)]
+    triggered = draws.choice((0.0, 0.5, 0.95), "triggered") if events else 0.0
+    happened = dict.fromkeys(TRIGGERS, 0)
     spacing = draws.choice((100, 300, 1000, 3000), "spacing") * MS
     faults = []
     for number in range(1, options.heal_at // spacing + 1):
         id = f"f{number}"
-        kind = draws.choice(kinds, "kind", id)
-        fault = _MAKERS[kind](draws, options, id)
-        at = draws.between(0, options.heal_at, "at", id)
-        if draws.chance(0.5, "triggered", id) and fault.node is not None:
-            event = draws.choice(TRIGGERS, "trigger", id)
-            # Early ones often, late ones sometimes: powers of two up to a thousand.
-            nth = draws.between(1, 1 << draws.between(0, 10, "nth size", id), "nth", id)
-            fault = attrs.evolve(fault, when=Trigger(event=event, nth=nth), node="$node")
-        else:
-            fault = attrs.evolve(fault, at=at)
-        faults.append(fault)
+        when = None
+        if draws.chance(triggered, "triggered", id):
+            event = draws.choice(events, "trigger", id)
+            happened[event] += draws.between(1, TRIGGERS[event], "nth", id)
+            when = Trigger(event=event, nth=happened[event])
+        words = (NODE, NODE, LEADER) if when is not None else (LEADER,)
+        node = draws.choice((*words, *member_names(options.nodes)), "node", id)
+        fault = _MAKERS[draws.choice(kinds, "kind", id)](draws, options, id, node)
+        at = _whole_ms(draws.between(0, options.heal_at, "at", id)) if when is None else None
+        faults.append(attrs.evolve(fault, at=at, when=when))
     return faults
 
 
-def _node(draws: Draws, options: Options, id: str) -> str:
-    return draws.choice(member_names(options.nodes), "node", id)
+def _for(draws: Draws, options: Options, longest: int, id: str) -> int:
+    """Return a length: about that of an election, or up to *longest*; mostly short, and in some runs always."""
+    if draws.chance(0.5, "election long", id):
+        length = int(3 * options.election_timeout_ns * draws.fraction("for", id))
+    else:
+        length = int(longest // draws.choice((1, 3, 20), "brevity") * draws.fraction("for", id) ** 2)
+    return _whole_ms(length) + MS
 
 
-def _for(draws: Draws, longest: int, id: str) -> int:
-    """Return a length: mostly short, sometimes *longest*; in some runs no fault lasts."""
-    longest //= draws.choice((1, 3, 20), "brevity")
-    return int(longest * draws.fraction("for", id) ** 2) // MS * MS + MS
+def _whole_ms(ns: int) -> int:
+    return ns // MS * MS
 
 
-def _crash(draws: Draws, options: Options, id: str) -> Fault:
-    # The amount is the share of unsynced writes that survive.
+def _crash(draws: Draws, options: Options, id: str, node: str) -> Fault:
     survive = draws.choice((0.0, 0.0, 0.5, 1.0), "survive", id)
-    node = _node(draws, options, id)
-    return Fault(id=id, do="crash", node=node, for_ns=_for(draws, 4 * NS, id), amount=survive)
+    if draws.chance(0.1, "everybody", id):
+        node = EVERYBODY
+    return Fault(id=id, do="crash", node=node, for_ns=_for(draws, options, 4 * NS, id), amount=survive)
 
 
-def _sync_error(draws: Draws, options: Options, id: str) -> Fault:
-    return Fault(id=id, do="sync_error", node=_node(draws, options, id), for_ns=_for(draws, 4 * NS, id))
+def _sync_error(draws: Draws, options: Options, id: str, node: str) -> Fault:
+    return Fault(id=id, do="sync_error", node=node, for_ns=_for(draws, options, 4 * NS, id))
 
 
-def _isolate(draws: Draws, options: Options, id: str) -> Fault:
-    return Fault(id=id, do="isolate", node=_node(draws, options, id), for_ns=_for(draws, 6 * NS, id))
+def _isolate(draws: Draws, options: Options, id: str, node: str) -> Fault:
+    return Fault(id=id, do="isolate", node=node, for_ns=_for(draws, options, 6 * NS, id))
 
 
-def _partition(draws: Draws, options: Options, id: str) -> Fault:
+def _partition(draws: Draws, options: Options, id: str, node: str) -> Fault:
+    """Cut the members in two, around *node* or anyhow; or leave one that both sides still reach."""
     names = draws.shuffled(member_names(options.nodes), "groups", id)
-    cut = draws.between(1, max(1, len(names) - 1), "cut", id)
+    half = max(1, len(names) // 2)
+    shape = draws.choice(("around", "around", "anyhow", "bridge"), "shape", id)
+    if shape == "around":
+        groups: tuple[tuple[str, ...], ...] = ((node, *names[: draws.between(0, half - 1, "cut", id)]), (REST,))
+    elif shape == "anyhow" or len(names) < 3:
+        cut = draws.between(1, max(1, len(names) - 1), "cut", id)
+        groups = (tuple(names[:cut]), tuple(names[cut:]))
+    else:
+        groups = (tuple(names[1 : 1 + half]), tuple(names[1 + half :]))
+    if draws.chance(0.5, "reversed", id):
+        groups = (groups[1], groups[0])
     do = draws.choice(("partition", "one_way"), "way", id)
-    return Fault(id=id, do=do, groups=(tuple(names[:cut]), tuple(names[cut:])), for_ns=_for(draws, 6 * NS, id))
+    return Fault(id=id, do=do, groups=groups, for_ns=_for(draws, options, 6 * NS, id))
 
 
-def _flaky(draws: Draws, options: Options, id: str) -> Fault:
-    return Fault(id=id, do="flaky", amount=round(draws.fraction("amount", id) * 0.4, 3), for_ns=_for(draws, 4 * NS, id))
+def _flaky(draws: Draws, options: Options, id: str, node: str) -> Fault:
+    amount = round(draws.fraction("amount", id) * 0.4, 3)
+    return Fault(id=id, do="flaky", amount=amount, for_ns=_for(draws, options, 4 * NS, id))
 
 
-def _slow_disk(draws: Draws, options: Options, id: str) -> Fault:
+def _slow_disk(draws: Draws, options: Options, id: str, node: str) -> Fault:
     factor = draws.choice((10.0, 100.0, 10_000.0), "factor", id)
-    return Fault(id=id, do="slow_disk", node=_node(draws, options, id), amount=factor, for_ns=_for(draws, 4 * NS, id))
+    return Fault(id=id, do="slow_disk", node=node, amount=factor, for_ns=_for(draws, options, 4 * NS, id))
 
 
-def _pause(draws: Draws, options: Options, id: str) -> Fault:
-    return Fault(id=id, do="pause", node=_node(draws, options, id), for_ns=_for(draws, 3 * NS, id))
+def _pause(draws: Draws, options: Options, id: str, node: str) -> Fault:
+    return Fault(id=id, do="pause", node=node, for_ns=_for(draws, options, 3 * NS, id))
 
 
 _MAKERS: Final = {

@@ -6,6 +6,10 @@ run the faults belong, each further line is one fault:
     {"v": 1, "seed": 48113, "nodes": 3, "time": "20s", "found": "election-safety"}
     {"id": "f3", "do": "crash", "when": {"event": "vote_granted", "nth": 2}, "node": "$node", "for": "40ms"}
     {"id": "f7", "do": "partition", "at": "2.15s", "groups": [["n1", "n2"], ["n3"]], "for": "3s"}
+    {"id": "f9", "do": "one_way", "at": "4s", "groups": [["$leader"], ["$rest"]], "for": "700ms"}
+
+In the place of a node's name may stand "$node", where the event of ``when`` happened; "$leader", who leads at that
+moment; as a ``node`` also "*", everybody; and in ``groups`` "$rest", all that no group names.
 """
 
 from __future__ import annotations
@@ -18,8 +22,12 @@ import attrs
 
 __all__ = [
     "EVENTS",
+    "EVERYBODY",
     "FAULTS",
+    "LEADER",
+    "NODE",
     "NS",
+    "REST",
     "Fault",
     "Schedule",
     "ScheduleError",
@@ -35,8 +43,9 @@ VERSION: Final = 1
 NS: Final = 1_000_000_000
 
 FAULTS: Final = {
-    "crash": "the process dies at once; what its disk had not synced is lost, or some of it; up again after `for`",
-    "partition": "no message passes between the groups, for `for`",
+    "crash": "the process dies at once; of what its disk had not synced the share `amount` survives, the oldest; "
+    "up again after `for`",
+    "partition": "no message passes between the groups, for `for`; who is in none of them hears and reaches all",
     "one_way": "no message passes from the first group to the second, for `for`",
     "isolate": "no message passes to or from the node, for `for`",
     "flaky": "messages on all links are lost, doubled and delayed more often by the share `amount`, for `for`",
@@ -47,6 +56,11 @@ FAULTS: Final = {
 """What can be done to a cluster."""
 
 STRIKE_A_NODE: Final = ("crash", "isolate", "slow_disk", "sync_error", "pause")
+
+NODE: Final = "$node"
+LEADER: Final = "$leader"
+REST: Final = "$rest"
+EVERYBODY: Final = "*"
 
 EVENTS: Final = {
     "campaigned": "a node sent RequestVote",
@@ -97,8 +111,8 @@ class Fault:
         do: one of ``FAULTS``.
         at: when, in nanoseconds of the run; or
         when: what triggers it, right after the step in which it happened.
-        node: whom it strikes; "$node" is where the trigger's event happened.
-        groups: names of nodes, for partitions.
+        node: whom it strikes: a name, or "$node", "$leader" or "*".
+        groups: names of nodes, for partitions, or "$node", "$leader" or "$rest".
         for_ns: how long it lasts.
         amount: how bad it is; see ``FAULTS``.
     """
@@ -226,17 +240,20 @@ def _from_json(line: dict[str, Any]) -> Fault:
     if (when is None) == ("at" not in line):
         raise ScheduleError("a fault needs either `at` or `when`")
     node = line.get("node")
-    if line["do"] in STRIKE_A_NODE and (node is None or (node == "$node" and when is None)):
-        raise ScheduleError(f"{line['do']} needs a `node`; '$node' is where the event of `when` happened")
-    if line["do"] in ("partition", "one_way") and len(line.get("groups", ())) < 2:
+    groups = tuple(tuple(group) for group in line.get("groups", ()))
+    if line["do"] in STRIKE_A_NODE and node is None:
+        raise ScheduleError(f"{line['do']} needs a `node`")
+    if line["do"] in ("partition", "one_way") and len(groups) < 2:
         raise ScheduleError(f"{line['do']} needs `groups`, two or more")
+    if when is None and (node == NODE or any(NODE in group for group in groups)):
+        raise ScheduleError("'$node' is where the event of `when` happened, and there is no `when`")
     return Fault(
         id=line["id"],
         do=line["do"],
         at=duration(line["at"]) if "at" in line else None,
         when=when,
         node=node,
-        groups=tuple(tuple(group) for group in line.get("groups", ())),
+        groups=groups,
         for_ns=duration(line.get("for", "0s")),
         amount=float(line.get("amount", 0)),
     )

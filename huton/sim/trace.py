@@ -35,11 +35,18 @@ class Trace:
         if self._out is not None and event in ("crashed", "lost_unsynced", "restarted"):
             self.text(now, f"{name} {event.replace('_', ' ')}")
 
-    def fault(self, now: int, fault: Fault, name: str | None) -> None:
-        """Write that a fault begins."""
+    def fault(self, now: int, fault: Fault) -> None:
+        """Write that a fault begins, and whom it strikes."""
         if self._out is not None:
-            what = name or " | ".join(" ".join(group) for group in fault.groups)
-            self.text(now, f"fault {fault.id}: {fault.do} {what} for {show_duration(fault.for_ns)}".rstrip())
+            words = [
+                f"fault {fault.id}:",
+                fault.do,
+                fault.node or " | ".join(" ".join(group) for group in fault.groups),
+            ]
+            if fault.amount:
+                words.append(f"by {fault.amount:g}")
+            words.append(f"for {show_duration(fault.for_ns)}")
+            self.text(now, " ".join(word for word in words if word))
 
     def stepped(self, now: int, name: str, event: Event, effects: Sequence[Effect], state: RaftState) -> None:
         """Write one step: where the member stands after it, what it took in, and what it asks for."""

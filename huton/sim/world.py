@@ -18,13 +18,13 @@ from huton.errors import SafetyViolation
 from huton.raft.types import Configuration, Member, NodeId, Role
 from huton.replica import Effect, Event, Receive
 from huton.sim import faults, linearizability, witness
-from huton.sim.draws import Draws
+from huton.sim.draws import RANGE, Draws
 from huton.sim.history import Operation
 from huton.sim.invariants import Checks, Violation
 from huton.sim.member import SimMember
 from huton.sim.network import Network
 from huton.sim.options import Options, Plan, member_names
-from huton.sim.schedule import EVENTS, NS, Fault
+from huton.sim.schedule import EVENTS, NS, Fault, Trigger
 from huton.sim.trace import Trace
 from huton.sim.workload import Client
 from huton.storage.interface import Birth, Identity
@@ -36,8 +36,14 @@ __all__ = ["Report", "World", "simulate"]
 SETTLE_NS: Final = 3 * NS
 """How long after its last client a healed cluster may take to agree everywhere."""
 
+AGREE_EVERY_NS: Final = 100_000_000
+"""How often it is asked whether they agree."""
+
 EVENTS_MAX: Final = 20_000_000
 """More events than that in one run are a loop that goes nowhere."""
+
+MIX: Final = 0x9E3779B97F4A7C15
+"""An odd number: multiples of it, modulo a power of two, come in an order that looks like none."""
 
 STEP: Final = Struct(">qIQQQQ")
 
@@ -93,9 +99,15 @@ class World:
         self._trace = trace
         self._queue: list[tuple[int, int, int, Callable[[], object]]] = []
         self._queued = 0
+        self._tie = self.draws.bits("tie")
+        self._over = False
         self._digest = blake2b(digest_size=16)
-        self._waiting: list[Fault] = [fault for fault in plan.faults if fault.when is not None]
-        self._counts: dict[str, int] = {}
+        # Faults that wait, by the event that they wait for, and how often that has happened, anywhere ("*") and where.
+        self._waiting: dict[str, list[tuple[Trigger, Fault]]] = {}
+        for fault in plan.faults:
+            if fault.when is not None:
+                self._waiting.setdefault(fault.when.event, []).append((fault.when, fault))
+        self._counts: dict[tuple[str, str], int] = {}
         self._struck: list[tuple[Fault, SimMember]] = []
         self.checks: Final = Checks(self)
         self.network: Final = Network(self.options.network, self.draws, lambda: self.now, self.after, self._deliver)
@@ -119,7 +131,7 @@ class World:
     def after(self, delay_ns: int, action: Callable[[], object]) -> None:
         """Do *action* in *delay_ns*; of two at the same time either may come first."""
         self._queued += 1
-        tie = self.draws.bits("tie", self._queued)
+        tie = (self._tie + self._queued * MIX) % RANGE
         heapq.heappush(self._queue, (self.now + delay_ns, tie, self._queued, action))
 
     def run(self) -> None:
@@ -135,20 +147,24 @@ class World:
             if fault.at is not None and fault.at < options.heal_at:
                 self.after(fault.at, self._beginner(fault))
         self.after(options.heal_at, self._heal)
-        end = options.duration_ns + options.request_timeout_ns + SETTLE_NS
-        while self._queue:
-            time, _, _, action = heapq.heappop(self._queue)
-            if time > end:
-                break
-            self.now = time
+        self.after(options.duration_ns, self._settle)
+        while not self._over:
+            self.now, _, _, action = heapq.heappop(self._queue)
             self.events += 1
             if self.events > EVENTS_MAX:
                 raise Violation("progress", f"{EVENTS_MAX} events, and no end")
             action()
             if self._struck:
                 self._strike()
-        self.now = end
         self._check_end()
+
+    def _settle(self) -> None:
+        """End the run once every client has its answer and all members agree, or when they have had time enough."""
+        late = self.now >= self.options.duration_ns + self.options.request_timeout_ns + SETTLE_NS
+        if late or self._not_settled() is None:
+            self._over = True
+        else:
+            self.after(AGREE_EVERY_NS, self._settle)
 
     def _starter(self, member: SimMember) -> Callable[[], object]:
         return lambda: self.restart(member)
@@ -164,33 +180,40 @@ class World:
     def happened(self, event: str, member: SimMember) -> None:
         """Something with a name happened: count it, and see which fault has waited for it."""
         self.happenings[event] += 1
-        if self._waiting:
-            for key in (f"{event} *", f"{event} {member.name}"):
-                self._counts[key] = self._counts.get(key, 0) + 1
-            for fault in self._waiting:
-                trigger = fault.when
-                assert trigger is not None
-                matches = trigger.event == event and trigger.node in ("*", member.name)
-                if matches and self._counts[f"{event} {trigger.node}"] == trigger.nth:
-                    self._struck.append((fault, member))
+        waiting = self._waiting.get(event)
+        if waiting is not None:
+            for where in ("*", member.name):
+                count = self._counts[event, where] = self._counts.get((event, where), 0) + 1
+                for trigger, fault in waiting:
+                    if trigger.nth == count and trigger.node == where:
+                        self._struck.append((fault, member))
         self._trace.happened(self.now, event, member.name)
 
     def _strike(self) -> None:
         """Let the faults begin that what just happened has triggered."""
         struck, self._struck = self._struck, []
         for fault, member in struck:
-            if fault in self._waiting:
-                self._waiting.remove(fault)
-                self._begin(fault, member)
+            self._begin(fault, member)
 
     def _begin(self, fault: Fault, member: SimMember | None) -> None:
         if self.now >= self.options.heal_at:
             return
-        if fault.node is not None and fault.node != "$node":
-            member = self.members[fault.node]
+        resolved = faults.resolve(self, fault, member)
+        if resolved is None:
+            self._trace.text(self.now, f"fault {fault.id}: nobody leads, nothing is done")
+            return
         self._note(f"fault {fault.id}: {fault.do}")
-        self._trace.fault(self.now, fault, member.name if member else None)
-        faults.begin(self, fault, member)
+        self._trace.fault(self.now, resolved)
+        faults.begin(self, resolved)
+
+    def leader(self) -> SimMember | None:
+        """Return who leads the highest term, as far as anybody does."""
+        leading = [
+            (member.replica.raft.state.current_term, member.name)
+            for member in self.members.values()
+            if member.replica is not None and member.replica.raft.state.role is Role.LEADER
+        ]
+        return self.members[max(leading)[1]] if leading else None
 
     def restart(self, member: SimMember) -> None:
         """Begin a new process of *member*, unless one is up."""
@@ -219,7 +242,6 @@ class World:
         """End all faults: from now on the cluster has all that it needs."""
         self._note("heal")
         self._trace.text(self.now, "all faults end")
-        self._waiting.clear()
         self.network.mend_all()
         for member in self.members.values():
             member.disk_factors.clear()
@@ -297,13 +319,21 @@ class World:
         self._check_progress()
 
     def _check_progress(self) -> None:
-        waiting = [client for client in self.clients if client.open]
+        problem = self._not_settled()
+        if problem is not None:
+            raise problem
+
+    def _not_settled(self) -> Violation | None:
+        """Return what is still to be done after the last client has begun its last operation."""
+        waiting = sum(client.open for client in self.clients)
         if waiting:
-            raise Violation("answers", f"{len(waiting)} operations never ended; {self._pending()}")
+            return Violation("answers", f"{waiting} operations never ended; {self._pending()}")
         cores = [member.replica.raft.state for member in self.members.values() if member.replica is not None]
-        leaders = [core for core in cores if core.role is Role.LEADER]
-        if len(cores) < len(self.members) or len(leaders) != 1 or len({core.applied for core in cores}) != 1:
-            raise Violation("converges-after-healing", self._pending())
+        leaders = sum(core.role is Role.LEADER for core in cores)
+        agreed = min(core.applied for core in cores) == max(core.log.last_index for core in cores) if cores else False
+        if len(cores) < len(self.members) or leaders != 1 or not agreed:
+            return Violation("converges-after-healing", self._pending())
+        return None
 
     def digest(self) -> str:
         """Return the digest of everything that happened so far."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,8 +55,9 @@ def test_what_a_seed_draws_survives_being_written_down(seed: int, nodes: int | N
         ('{"id": "f1", "do": "explode", "at": "1s"}', "unknown fault 'explode'"),
         ('{"id": "f1", "do": "crash", "node": "n1"}', "either `at` or `when`"),
         ('{"id": "f1", "do": "crash", "at": "1s"}', "needs a `node`"),
-        ('{"id": "f1", "do": "crash", "at": "1s", "node": "$node"}', "needs a `node`"),
+        ('{"id": "f1", "do": "crash", "at": "1s", "node": "$node"}', "there is no `when`"),
         ('{"id": "f1", "do": "partition", "at": "1s", "groups": [["n1"]]}', "needs `groups`"),
+        ('{"id": "f1", "do": "one_way", "at": "1s", "groups": [["$node"], ["$rest"]]}', "there is no `when`"),
         ('{"id": "f1", "do": "crash", "at": "soon", "node": "n1"}', "'soon' is no duration"),
         ('{"id": "f1", "do": "crash", "when": {"event": "dawn"}, "node": "n1"}', "unknown event 'dawn'"),
         ('{"id": "f1", "do": "flaky", "at": "1s", "colour": 1}', "unknown key 'colour'"),
@@ -67,6 +70,21 @@ def test_a_line_that_is_no_fault_is_named(line: str, complaint: str) -> None:
     """Bad input gets a clear error that says what was wrong, and on which line."""
     with pytest.raises(ScheduleError, match="line 2: .*" + complaint.replace("$", r"\$")):
         read_schedule(HEAD + line)
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ('{"id": "f1", "do": "crash", "at": "1s", "node": "n4"}', "n4"),
+        ('{"id": "f1", "do": "crash", "at": "1s", "node": "$rest"}', "$rest"),
+        ('{"id": "f1", "do": "partition", "at": "1s", "groups": [["n1"], ["n9", "n2"]]}', "n9"),
+        ('{"id": "f1", "do": "partition", "at": "1s", "groups": [["*"], ["n2"]]}', "*"),
+    ],
+)
+def test_a_member_that_the_run_does_not_have_is_named(line: str, name: str) -> None:
+    """A fault that strikes nobody would be a run that proves nothing."""
+    with pytest.raises(ScheduleError, match=f"fault 'f1': '{re.escape(name)}' is none of the 3 members"):
+        plan_of(read_schedule(HEAD + line))
 
 
 def test_an_id_comes_once() -> None:
