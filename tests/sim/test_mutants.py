@@ -1,0 +1,91 @@
+"""The simulator's own exam: huton with one wrong line must be caught, by the check that is there for it.
+
+Each file of ``tests/mutants`` is a patch that puts in a mistake that real systems have made. A patch that no
+longer applies fails its test: the line that it breaks has moved, and so must the patch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+
+import huton
+from huton.sim.options import draw_plan
+from huton.sim.schedule import NS
+from huton.sim.world import simulate
+
+MUTANTS = Path(__file__).parents[1] / "mutants"
+PACKAGE = Path(huton.__file__).parent
+
+TRIES = 60
+"""How many seeds there are to catch one. Mostly the first does; after a change of the core it may be a later one."""
+
+
+@attrs.frozen
+class Exam:
+    """The first seed that is tried, and the checks of which one must fire."""
+
+    seed: int
+    checks: tuple[str, ...]
+
+
+EXAMS = {
+    "K3-doubled-forward-taken-twice": Exam(4, ("exactly-once",)),
+    "M01-vote-before-durable": Exam(2, ("term-durable", "vote-durable")),
+    "M02-campaign-before-durable": Exam(2, ("term-durable", "vote-durable")),
+    "M13-quorum-of-even-sizes": Exam(14, ("commit-durable",)),
+    "M16-commit-up-to-last-index": Exam(27, ("commit-durable", "state-machine-safety")),
+    "M34-read-before-own-commit": Exam(9, ("witness", "linearizability")),
+    "M35-old-answers-confirm-reads": Exam(36, ("witness", "linearizability")),
+    "R3-acknowledge-before-durable": Exam(2, ("ack-durable",)),
+}
+
+
+def test_every_mutant_sits_its_exam() -> None:
+    """A patch that nothing runs proves nothing."""
+    assert sorted(EXAMS) == sorted(path.stem for path in MUTANTS.glob("*.patch"))
+
+
+@pytest.mark.parametrize("mutant", EXAMS)
+def test_a_mutant_is_caught(mutant: str, tmp_path: Path) -> None:
+    """The campaign fails, the right check says why, and the seed fails again when it is run alone."""
+    git = shutil.which("git")
+    if git is None:
+        pytest.skip("git applies the patches")
+    exam = EXAMS[mutant]
+    shutil.copytree(PACKAGE, tmp_path / "huton", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([git, "apply", str(MUTANTS / f"{mutant}.patch")], cwd=tmp_path, check=True)
+
+    caught = simulator(tmp_path, "campaign", "--seeds", f"{exam.seed}..{exam.seed + TRIES - 1}", "--fail-fast")
+
+    assert caught.returncode == 1, caught.stdout + caught.stderr
+    failure = re.search(r"^seed (\d+) FAILED at \S+ \(safety\): ([a-z-]+):", caught.stdout, re.MULTILINE)
+    assert failure is not None, caught.stdout
+    assert failure[2] in exam.checks
+    again = simulator(tmp_path, "run", "--seed", failure[1])
+    assert again.returncode == 1
+    assert failure[0].split(" ", 2)[2] in again.stdout
+
+
+def simulator(directory: Path, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the simulator of the package that lies in *directory*, in this one process."""
+    jobs = ("--jobs", "1") if command == "campaign" else ()
+    line = [sys.executable, "-m", "huton.sim", command, *arguments, *jobs, "--time", "20s"]
+    environment = {**os.environ, "PYTHONPATH": str(directory)}
+    return subprocess.run(line, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("seed", sorted({exam.seed for exam in EXAMS.values()}))
+def test_without_the_mutant_the_same_seed_is_fine(seed: int) -> None:
+    """So it is the mutant that was caught."""
+    report = simulate(draw_plan(seed, duration_ns=20 * NS))
+
+    assert report.failure is None, report.evidence
+    assert report.operations > 0
