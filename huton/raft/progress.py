@@ -1,6 +1,6 @@
 """What a leader knows of one follower, and how much it may send to it.
 
-Source: etcd ``tracker/progress.go`` for the vocabulary; Raft thesis §10.2.1 for pipelining.
+Source: etcd ``tracker/progress.go`` for the vocabulary; Raft thesis §10.2.2 for pipelining.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The rules of ``docs/architecture.md``, and where they are kept:
 
-- D1, effects are started in list order and nobody waits for one: ``_carry_out`` never awaits.
+- D1, effects are started in list order and nobody waits for one: the ``_carry_...`` methods never await.
 - D2, persists are written in the order of their seq: one task takes all that are pending and writes them as one
   atomic batch with one sync, while the next ones gather (group commit).
 - D3, ``Persisted`` follows the sync: it is said after ``storage.persist`` has returned.

@@ -1,6 +1,6 @@
 """Pipelining, conflict hints, repair of what was lost, and entries that have left memory.
 
-Source: Raft paper §5.3; thesis §10.2.1 (pipelining).
+Source: Raft paper §5.3; thesis §10.2.2 (pipelining).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tests.raft.minicluster import Cluster, Flight
 
 
 def test_entries_follow_each_other_without_waiting() -> None:
-    """Thesis §10.2.1: 'the leader ... can send the next entry without waiting for an acknowledgement of the
+    """Thesis §10.2.2: 'the leader ... can send the next entry without waiting for an acknowledgement of the
     previous one'.
     """
     raft = make_working_leader()
