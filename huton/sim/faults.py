@@ -84,8 +84,9 @@ def _slow_disk(world: World, fault: Fault, member: SimMember) -> None:
 
 
 def _pause(world: World, fault: Fault, member: SimMember) -> None:
-    until = min(world.now + fault.for_ns, world.options.heal_at)
-    member.paused_until = max(member.paused_until, until)
+    if member.replica is not None:
+        until = min(world.now + fault.for_ns, world.options.heal_at)
+        member.paused_until = max(member.paused_until, until)
 
 
 # ------------------------------------------------------------------ what disturbs the network

@@ -6,6 +6,7 @@ nothing, all pending writes go to disk as one batch with one sync, ``Persisted``
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -82,6 +83,8 @@ class SimMember:
         self.disk_factors: dict[str, float] = {}
         self.fail_next_sync = False
         self.paused_until = 0
+        # What has reached a process that stands still, oldest first; it takes it in once it goes on.
+        self._asleep: deque[Callable[[], None]] = deque()
         self._last_id = 0
         self._clients: dict[RequestId, Ended] = {}
         self._pending: list[Persist] = []
@@ -143,6 +146,8 @@ class SimMember:
         self.storage.crash(kept, keep_checkpoint=survive >= 0.5)
         self._pending.clear()
         self._writing.clear()
+        self._asleep.clear()
+        self.paused_until = 0
         self._alarm = None
         self.fail_next_sync = False
         clients, self._clients = self._clients, {}
@@ -186,15 +191,26 @@ class SimMember:
         return self.world.now + self.clock_offset
 
     def _when_awake(self, action: Callable[[], None]) -> None:
-        """Do *action* now, or once the process goes on after a pause; not at all if it has died by then."""
-        if self.world.now >= self.paused_until:
+        """Do *action* now, or in its turn once the process goes on after a pause; not at all if it dies before."""
+        if not self._asleep and self.world.now >= self.paused_until:
             action()
             return
+        self._asleep.append(action)
+        if len(self._asleep) == 1:
+            self._wake_later()
+
+    def _wake_later(self) -> None:
         run = self.run
-        self.world.after(
-            self.paused_until - self.world.now,
-            lambda: self._when_awake(action) if self.run == run and self.replica is not None else None,
-        )
+        self.world.after(max(0, self.paused_until - self.world.now), lambda: self._wake(run))
+
+    def _wake(self, run: int) -> None:
+        """Take in the oldest of what has come meanwhile: one step at a time, so that a fault may strike in between."""
+        if self.run != run or self.replica is None:
+            return
+        if self.world.now >= self.paused_until:
+            self._asleep.popleft()()
+        if self._asleep:
+            self._wake_later()
 
     def _step(self, event: Event) -> None:
         if self.replica is None:
@@ -286,7 +302,7 @@ class SimMember:
             self.world.process_ended(self)
             return
         self.storage.sync()
-        self._write()
+        self._when_awake(self._write)
         self.world.happened("after_sync", self)
         self._when_awake(lambda: self._step(Persisted(batch[-1].seq)))
 
