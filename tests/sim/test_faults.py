@@ -299,7 +299,7 @@ def test_slow_disk() -> None:
 
 def test_sync_error() -> None:
     """The next sync fails, what was not synced is lost, and the process is up again after ``for``."""
-    _leader, one, _ = members()
+    _, one, _ = members()
     run = Run(fault("sync_error", f'"node": "{one}", "for": "400ms"'))
     (died,) = run.times("crashed")
     begun = [at for at in run.times("before_sync", one) if at <= died]
