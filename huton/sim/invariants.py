@@ -31,7 +31,7 @@ LOGS_EVERY: Final = 2000
 """Logs are compared whole, pair by pair, every so many steps."""
 
 
-class Violation(Exception):  # the field's word for it
+class Violation(Exception):
     """A check fired.
 
     Attributes:

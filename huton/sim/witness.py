@@ -9,25 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import attrs
-
 from huton.sim.history import Operation, describe, show
 
-__all__ = ["Violation", "check"]
+__all__ = ["check"]
 
 
-@attrs.frozen
-class Violation:
-    """Where the order of the log contradicts a client; ``str()`` gives the text."""
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def check(history: Sequence[Operation], *, initial: Mapping[bytes, bytes] | None = None) -> Violation | None:
-    """Hold *history* against the order of the log.
+def check(history: Sequence[Operation], *, initial: Mapping[bytes, bytes] | None = None) -> str | None:
+    """Hold *history* against the order of the log; return what contradicts it, or None.
 
     Args:
         history: in any order. Every answered operation has an ``index``, else that is a violation; a write of unknown
@@ -40,22 +28,20 @@ def check(history: Sequence[Operation], *, initial: Mapping[bytes, bytes] | None
         if operation.index is not None and not (read and operation.returned is None):
             happened.append((operation.index, read, operation))
         elif operation.returned is not None:
-            return Violation(f"answered, but the log does not have it: {describe(operation)}")
+            return f"answered, but the log does not have it: {describe(operation)}"
     # A read comes after all writes at or below its index; among equals, time decides.
     happened.sort(key=lambda entry: (entry[0], entry[1], entry[2].call))
     return _replay(happened, initial or {}) or _respect_time(happened)
 
 
-def _replay(happened: Sequence[tuple[int, bool, Operation]], initial: Mapping[bytes, bytes]) -> Violation | None:
+def _replay(happened: Sequence[tuple[int, bool, Operation]], initial: Mapping[bytes, bytes]) -> str | None:
     """Carry the operations out one after another, and compare what clients were told."""
     state: dict[bytes, bytes | None] = dict(initial)
     last_write: Operation | None = None
     for index, read, operation in happened:
         if not read:
             if last_write is not None and last_write.index == index:
-                return Violation(
-                    f"two writes at one place in the log:\n  {describe(last_write)}\n  {describe(operation)}"
-                )
+                return f"two writes at one place in the log:\n  {describe(last_write)}\n  {describe(operation)}"
             last_write = operation
         before = state.get(operation.key)
         told: bytes | bool | None
@@ -71,11 +57,11 @@ def _replay(happened: Sequence[tuple[int, bool, Operation]], initial: Mapping[by
                 if told:
                     state[operation.key] = operation.value
         if operation.returned is not None and operation.output != told:
-            return Violation(f"in the order of the log the key had {show(before)}: {describe(operation)}")
+            return f"in the order of the log the key had {show(before)}: {describe(operation)}"
     return None
 
 
-def _respect_time(happened: Sequence[tuple[int, bool, Operation]]) -> Violation | None:
+def _respect_time(happened: Sequence[tuple[int, bool, Operation]]) -> str | None:
     """Compare the places in the log of operations of which one returned before the other was called."""
     returned = sorted(
         ((operation.returned, index, operation) for index, _, operation in happened if operation.returned is not None),
@@ -90,7 +76,7 @@ def _respect_time(happened: Sequence[tuple[int, bool, Operation]]) -> Violation 
                 latest = other_index, other
             position += 1
         if latest is not None and (latest[0] > index or (latest[0] == index and not read)):
-            return Violation(
+            return (
                 f"the first returned before the second was called, but the log has them in another order:\n"
                 f"  {describe(latest[1])}\n  {describe(operation)}"
             )

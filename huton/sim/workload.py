@@ -44,7 +44,6 @@ class Client:
     Attributes:
         history: what it did, in order; for writes with the command, by which the log can be asked.
         open: whether an operation is under way.
-        refused: operations that were refused, by the name of the error.
     """
 
     def __init__(self, world: World, number: int) -> None:
@@ -55,7 +54,6 @@ class Client:
         self._read: dict[bytes, tuple[bytes | None, int]] = {}
         self.history: list[Open] = []
         self.open = False
-        self.refused: dict[str, int] = {}
         self._think()
 
     def _think(self) -> None:
@@ -150,9 +148,7 @@ class Client:
     def _refuse(self, call: int, end: Answer | ViewReady | None) -> None:
         """An operation was not served; once the cluster has healed that is a failure of it."""
         assert isinstance(end, Answer)
-        name = type(end.result).__name__
-        self.refused[name] = self.refused.get(name, 0) + 1
-        self._world.not_served(self._name, call, name)
+        self._world.not_served(self._name, call, type(end.result).__name__)
 
     def _done(self) -> None:
         self.open = False

@@ -310,7 +310,7 @@ class World:
         history = self.history()
         problem = witness.check(history)
         if problem is not None:
-            raise Violation("witness", str(problem))
+            raise Violation("witness", problem)
         verdict = linearizability.check(history)
         if verdict.kind is linearizability.Kind.ILLEGAL:
             raise Violation("linearizability", verdict.evidence)

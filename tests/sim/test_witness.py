@@ -22,8 +22,7 @@ from tests.sim.histories import (
 
 
 def problem(*history: Operation, initial: bytes | None = None) -> str | None:
-    found = witness.check(history, initial={} if initial is None else {b"k": initial})
-    return None if found is None else str(found)
+    return witness.check(history, initial={} if initial is None else {b"k": initial})
 
 
 def test_a_log_that_tells_what_clients_saw_is_a_proof() -> None:
