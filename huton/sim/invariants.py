@@ -10,6 +10,7 @@ no other may ever differ. Source: Raft paper, Figure 3; rules R1 to R4 of ``docs
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -72,6 +73,8 @@ class Checks:
         self._steps = 0
         self._found: Violation | None = None
         self.committed: list[Term] = []
+        # Per committed entry the term in which it was: that of the leader who committed it, its own or a later one.
+        self._committed_in: list[Term] = []
         self.outcomes: dict[int, tuple[bytes, bytes]] = {}
         self._index_of: dict[bytes, int] = {}
 
@@ -171,7 +174,9 @@ class Checks:
         other = self._leaders.setdefault(state.current_term, member.name)
         if other != member.name:
             raise Violation("election-safety", f"{other} and {member.name} both lead term {state.current_term}")
-        for index, term in enumerate(self.committed, start=1):
+        # A leader of a former term may be elected late, by votes that were long under way, and lack what came after it.
+        binding = bisect_left(self._committed_in, state.current_term)
+        for index, term in enumerate(self.committed[:binding], start=1):
             if state.log.term_at(Index(index)) != term:
                 raise Violation(
                     "leader-completeness",
@@ -189,6 +194,7 @@ class Checks:
             if number > len(self.committed):
                 self._check_quorum(member, index, term)
                 self.committed.append(term)
+                self._committed_in.append(state.current_term)
             elif self.committed[number - 1] != term:
                 other = self.committed[number - 1]
                 raise Violation(

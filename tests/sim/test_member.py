@@ -372,3 +372,19 @@ def test_alarms_of_a_former_process_end_with_it() -> None:
 
     assert woken == []
     assert recorder.of(name, 2300 * MS, 2900 * MS) != []
+
+
+def test_who_was_elected_while_it_stood_still_leads_late_and_breaks_no_rule() -> None:
+    """It takes the votes of its term in when the others have a leader of the next, who has committed entries.
+
+    A committed entry is present in the logs of the leaders of all *higher* terms. (Figure 3)
+    """
+    pause = '{"id": "p", "do": "pause", "when": {"event": "campaigned", "nth": 1}, "node": "$node", "for": "1200ms"}'
+    world, recorder = recorded(small_plan(pause))
+    (first, leader), (late, candidate), *_ = [
+        (at, who) for at, event, who in recorder.events if event == "became_leader"
+    ]
+
+    assert leader != candidate == next(who for _, event, who in recorder.events if event == "campaigned")
+    assert any(first < at < late for at, event, _ in recorder.events if event == "committed")
+    assert core(world.members[candidate]).leader == world.members[leader].storage.identity.node_id
