@@ -36,14 +36,16 @@ class Write:
 
 @attrs.define
 class Read:
-    """A linearizable read whose index is not known yet.
+    """A linearizable read that is not served yet.
 
     Attributes:
         asked: who was asked for the index; None for nobody.
+        index: what has to be applied before it is served; None as long as nobody said.
     """
 
     deadline: int
     asked: Leadership | None = None
+    index: Index | None = None
 
 
 class Callers:
@@ -51,6 +53,8 @@ class Callers:
 
     Invariants:
         ids ascend, so both dicts are in the order of their deadlines; ``_bytes`` is what the writes hold;
+        a read that waits is to be asked about as soon as a leader is known; one that was refused waits
+        again when leadership changes, or after an election timeout;
         a write that waits has ``given_to is None``: nobody can have appended it;
         writes are given to one leader at a time in ascending order of their ids, so those of one
         caller that succeed take effect in the order in which it made them.
@@ -68,7 +72,7 @@ class Callers:
         self._waiting_reads: list[RequestId] = []
         self._refused_by: Leadership | None = None
         self._asked_at = 0
-        # Reads whose index is known, as a heap: they wait until it is applied.
+        # The reads whose index is known, as a heap by index: they wait until it is applied.
         self._views: list[tuple[Index, RequestId]] = []
         self.answers: list[Answer | ViewReady] = []
 
@@ -106,7 +110,7 @@ class Callers:
             self._waiting_reads.append(id)
 
     def _full(self, size: int) -> RequestError | None:
-        if len(self._writes) + len(self._reads) + len(self._views) >= self._config.requests_max:
+        if len(self._writes) + len(self._reads) >= self._config.requests_max:
             return Overloaded("too many requests are open on this node")
         if self._writes and self._bytes + size > self._config.requests_bytes_max:
             return Overloaded("the writes that are open on this node are too large together")
@@ -157,22 +161,25 @@ class Callers:
             self._waiting_writes.sort()
 
     def read_index(self, id: RequestId, index: Index | None) -> None:
-        """The read may be served once *index* is applied; for None, ask the next leader."""
+        """The read may be served once *index* is applied; for None, ask the next leader.
+
+        Not the same one at once: a leader that restarted does not lead, and its followers do not know yet.
+        """
         read = self._reads.get(id)
-        if read is None:
+        if read is None or read.index is not None:
             return
         if index is None:
             read.asked = None
-            self._waiting_reads.append(id)
         else:
-            del self._reads[id]
+            read.index = index
             heapq.heappush(self._views, (index, id))
 
     def applied(self, index: Index) -> None:
         """Everything up to *index* is applied: serve the reads that waited for it."""
         while self._views and self._views[0][0] <= index:
-            self.answers.append(ViewReady(self._views[0][1], index))
-            heapq.heappop(self._views)
+            _, id = heapq.heappop(self._views)
+            del self._reads[id]
+            self.answers.append(ViewReady(id, index))
 
     def lose_contact(self, leader: Leadership | None) -> None:
         """Of all other nodes only *leader*, or for None not one, can be counted on for an answer.
@@ -184,10 +191,10 @@ class Callers:
         for id, write in list(self._writes.items()):
             if write.given_to not in safe and not self._is_here(write.given_to):
                 self.answer_write(id, OutcomeUnknown("contact with the leader was lost; the write may have happened"))
-        for id, read in self._reads.items():
+        for read in self._reads.values():
             if read.asked not in safe and not self._is_here(read.asked):
                 read.asked = None
-                self._waiting_reads.append(id)
+        self._waiting_reads = [id for id, read in self._reads.items() if read.index is None and read.asked is None]
 
     def expire(self, now: int) -> None:
         """Answer requests whose time is up, and ask again where a question may have been lost."""
@@ -198,20 +205,21 @@ class Callers:
         for id, read in list(self._reads.items()):
             if read.deadline > now:
                 break
-            del self._reads[id]
-            self.answers.append(Answer(id, self._no_leader()))
+            self._give_up_read(id, read)
+        self._forget_views()
         if self._reads and now - self._asked_at >= self._config.raft.election_timeout_ns:
             self._asked_at = now
-            self._waiting_reads = [id for id, read in self._reads.items() if not self._is_here(read.asked)]
+            self._waiting_reads = [
+                id for id, read in self._reads.items() if read.index is None and not self._is_here(read.asked)
+            ]
 
     def end(self) -> None:
         """This run of the node is over: answer everything."""
         for id, write in list(self._writes.items()):
             self._give_up(id, write)
-        for id in [*self._reads, *(id for _, id in self._views)]:
-            self.answers.append(Answer(id, self._no_leader()))
-        self._reads.clear()
-        self._views.clear()
+        for id, read in list(self._reads.items()):
+            self._give_up_read(id, read)
+        self._forget_views()
 
     def _is_here(self, leader: Leadership | None) -> bool:
         return leader is not None and leader[0] == self._config.raft.id
@@ -221,6 +229,20 @@ class Callers:
             self.answer_write(id, self._no_leader())
         else:
             self.answer_write(id, OutcomeUnknown("no answer came in time; the write may have happened"))
+
+    def _give_up_read(self, id: RequestId, read: Read) -> None:
+        del self._reads[id]
+        if read.index is None:
+            self.answers.append(Answer(id, self._no_leader()))
+            return
+        self.answers.append(
+            Answer(id, NoLeader(f"this node has not caught up with entry {read.index} in time"))
+        )
+
+    def _forget_views(self) -> None:
+        """Drop the views of reads that were given up."""
+        self._views = [(index, id) for index, id in self._views if id in self._reads]
+        heapq.heapify(self._views)
 
     def _no_leader(self) -> NoLeader:
         return NoLeader("no leader could be reached, or it could reach no majority; nothing was written")

@@ -39,8 +39,8 @@ SETTLE_NS: Final = 3 * NS
 AGREE_EVERY_NS: Final = 100_000_000
 """How often it is asked whether they agree."""
 
-EVENTS_MAX: Final = 20_000_000
-"""More events than that in one run are a loop that goes nowhere."""
+EVENTS_MAX: Final = 50_000
+"""More events than that per second of the run, twenty times the usual, are a loop that goes nowhere."""
 
 MIX: Final = 0x9E3779B97F4A7C15
 """An odd number: multiples of it, modulo a power of two, come in an order that looks like none."""
@@ -141,6 +141,7 @@ class World:
             Violation: a check fired.
         """
         options = self.options
+        events_max = EVENTS_MAX * max(1, options.duration_ns // NS)
         for member in self.members.values():
             self.after(self.draws.between(0, options.election_timeout_ns, "start", member.name), self._starter(member))
         for fault in self.plan.faults:
@@ -151,8 +152,8 @@ class World:
         while not self._over:
             self.now, _, _, action = heapq.heappop(self._queue)
             self.events += 1
-            if self.events > EVENTS_MAX:
-                raise Violation("progress", f"{EVENTS_MAX} events, and no end")
+            if self.events > events_max:
+                raise Violation("progress", f"{events_max} events, and no end; {self._pending()}")
             action()
             if self._struck:
                 self._strike()

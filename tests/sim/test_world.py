@@ -134,7 +134,7 @@ def test_an_operation_that_never_ends_is_found() -> None:
 
 def test_a_loop_that_goes_nowhere_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time that stands still would make a run go on for ever."""
-    monkeypatch.setattr("huton.sim.world.EVENTS_MAX", 1000)
+    monkeypatch.setattr("huton.sim.world.EVENTS_MAX", 125)
     world = World(plan_that_heals_at(), Trace(None))
 
     def again() -> None:
