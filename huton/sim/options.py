@@ -130,11 +130,13 @@ def plan_of(schedule: Schedule) -> Plan:
         ScheduleError: it names a member that the run does not have.
     """
     plan = draw_plan(schedule.seed, nodes=schedule.nodes, duration_ns=schedule.duration_ns)
-    names = (*member_names(plan.options.nodes), NODE, LEADER)
+    members = member_names(plan.options.nodes)
+    names = (*members, NODE, LEADER)
     for fault in schedule.faults:
         struck = [name for name in (fault.node,) if name not in (None, EVERYBODY, *names)]
         parted = [name for group in fault.groups for name in group if name not in (REST, *names)]
-        for name in struck + parted:
+        watched = [fault.when.node] if fault.when is not None and fault.when.node not in (EVERYBODY, *members) else []
+        for name in struck + parted + watched:
             raise ScheduleError(f"fault {fault.id!r}: {name!r} is none of the {plan.options.nodes} members")
     return attrs.evolve(plan, faults=schedule.faults)
 

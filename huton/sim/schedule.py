@@ -188,23 +188,26 @@ def read_schedule(text: str) -> Schedule:
     if not lines:
         raise ScheduleError("empty")
     faults: dict[str, Fault] = {}
-    number = 0
+    number = lines[0][0]
     try:
         head = json.loads(lines[0][1])
         if head["v"] != VERSION:
             raise ScheduleError(f"version {head['v']!r}, and this simulator reads {VERSION}")
+        schedule = Schedule(
+            seed=int(head["seed"]),
+            nodes=None if head["nodes"] is None else int(head["nodes"]),
+            duration_ns=duration(head["time"]),
+            found=str(head.get("found", "")),
+            faults=(),
+        )
+        if schedule.nodes is not None and schedule.nodes < 1:
+            raise ScheduleError(f"{schedule.nodes} nodes are no cluster")
         for number, line in lines[1:]:  # noqa: B007  # an error below names the line
             fault = _from_json(json.loads(line))
             if fault.id in faults:
                 raise ScheduleError(f"a second fault with id {fault.id!r}")
             faults[fault.id] = fault
-        return Schedule(
-            seed=int(head["seed"]),
-            nodes=None if head["nodes"] is None else int(head["nodes"]),
-            duration_ns=duration(head["time"]),
-            found=str(head.get("found", "")),
-            faults=tuple(faults.values()),
-        )
+        return attrs.evolve(schedule, faults=tuple(faults.values()))
     except KeyError as error:
         raise ScheduleError(f"line {number}: no {error}") from None
     except (ScheduleError, ValueError, TypeError, AttributeError) as error:
@@ -237,6 +240,10 @@ def _from_json(line: dict[str, Any]) -> Fault:
     when = Trigger(**line["when"]) if "when" in line else None
     if when is not None and when.event not in EVENTS:
         raise ScheduleError(f"unknown event {when.event!r}: one of {', '.join(EVENTS)}")
+    if when is not None and when.nth < 1:
+        raise ScheduleError(f"the {when.nth!r}th time never comes: `nth` counts from 1")
+    if line["do"] == "crash" and not 0 <= line.get("amount", 0) <= 1:
+        raise ScheduleError(f"no share: {line['amount']!r} is not from 0 to 1")
     if (when is None) == ("at" not in line):
         raise ScheduleError("a fault needs either `at` or `when`")
     node = line.get("node")

@@ -271,6 +271,15 @@ def test_2_usage_errors_say_what_was_wrong(arguments: tuple[str, ...], complaint
     [
         ('{"id": "f1", "do": "crash", "at": "1s", "node": "n4"}', "fault 'f1': 'n4' is none of the 3 members"),
         ('{"id": "f1", "do": "explode", "at": "1s"}', "line 2: unknown fault 'explode'"),
+        (
+            '{"id": "f1", "do": "crash", "when": {"event": "committed", "node": "n4"}, "node": "n1"}',
+            "fault 'f1': 'n4' is none of the 3 members",
+        ),
+        (
+            '{"id": "f1", "do": "crash", "when": {"event": "committed", "nth": 0}, "node": "n1"}',
+            "line 2: the 0th time never comes",
+        ),
+        ('{"id": "f1", "do": "crash", "at": "1s", "node": "n1", "amount": 2}', "line 2: no share: 2"),
         ("{", "line 2: "),
     ],
 )
@@ -284,6 +293,17 @@ def test_2_a_bad_schedule_is_named(line: str, complaint: str, tmp_path: Path) ->
 
     assert result.exit_code == 2
     assert f"{bad}: {complaint}" in result.output
+
+
+def test_2_a_cluster_of_nobody_is_none(tmp_path: Path) -> None:
+    """A schedule's first line says to which run it belongs, and is checked as the others are."""
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(HEAD.replace('"nodes": 3', '"nodes": 0'))
+
+    result = call("replay", bad)
+
+    assert result.exit_code == 2
+    assert f"{bad}: line 1: 0 nodes are no cluster" in result.output
 
 
 @pytest.mark.parametrize("command", [(), ("run",), ("replay",), ("campaign",)])
