@@ -41,6 +41,7 @@ EXAMS = {
     "M01-vote-before-durable": Exam(2, ("term-durable", "vote-durable")),
     "M02-campaign-before-durable": Exam(2, ("term-durable", "vote-durable")),
     "M13-quorum-of-even-sizes": Exam(14, ("commit-durable",)),
+    "M14-read-quorum-too-small": Exam(49, ("witness", "linearizability")),
     "M16-commit-up-to-last-index": Exam(27, ("commit-durable", "state-machine-safety")),
     "M34-read-before-own-commit": Exam(9, ("witness", "linearizability")),
     "M35-old-answers-confirm-reads": Exam(36, ("witness", "linearizability")),
