@@ -204,7 +204,8 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(tmp_path: Path) -> No
         # Stopped, it finds both when it goes on, and the clean stop can't be faster than the second.
         for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
             child.signal(number)
-        assert child.wait() == 128 + signal.SIGTERM
+        # Of two that wait, either may be handed over first.
+        assert child.wait() in (128 + signal.SIGTERM, 128 + signal.SIGINT)
         child.start()
         child.wait_ready(PATIENCE)
 

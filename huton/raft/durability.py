@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from huton.raft.effects import Persist, Send
+from huton.raft.messages import RequestVote
 from huton.raft.types import Entry, HardState, Index
 
 __all__ = ["WITHHELD_MAX", "Durability"]
@@ -91,6 +92,10 @@ class Durability:
         """
         if len(self._withheld) < WITHHELD_MAX:
             self._withheld.append((self.hard_state_seq, send))
+
+    def withdraw_campaign(self) -> None:
+        """Drop the RequestVotes that are kept back: they speak of a log that is about to change (R2)."""
+        self._withheld = deque(item for item in self._withheld if not isinstance(item[1].message, RequestVote))
 
     def seal(self, now: int, hard_state: HardState, last_index: Index) -> Persist | None:
         """Return what this step has to write, or None for nothing; *last_index* is where the log ends now."""

@@ -160,6 +160,8 @@ class RaftState:
             self.voted_for = None
             self.durability.change_hard_state()
         self.give_up_requests(leader)
+        if self.role is Role.CANDIDATE:
+            self.durability.withdraw_campaign()
         self.role = Role.FOLLOWER
         self.leader = leader
         self.votes.clear()

@@ -235,9 +235,7 @@ class Callers:
         if read.index is None:
             self.answers.append(Answer(id, self._no_leader()))
             return
-        self.answers.append(
-            Answer(id, NoLeader(f"this node has not caught up with entry {read.index} in time"))
-        )
+        self.answers.append(Answer(id, NoLeader(f"this node has not caught up with entry {read.index} in time")))
 
     def _forget_views(self) -> None:
         """Drop the views of reads that were given up."""

@@ -7,8 +7,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import attrs
 import click
@@ -98,21 +99,23 @@ def main() -> None:
 @click.option("--seed", type=click.IntRange(0), required=True, help="Which run.")
 @nodes_option
 @time_option
-@click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the run as text to this file.")
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the run's schedule to this file.")
+@click.option("--trace", type=click.File("w", lazy=False), help="Write the run as text to this file.")
+@click.option("--save", type=click.File("w", lazy=False), help="Write the run's schedule to this file.")
 @click.option(
     "--twice",
     is_flag=True,
     help="Run it again in two processes with other hash seeds and addresses; all three must be the same.",
 )
-def run(*, seed: int, nodes: int | None, duration_ns: int, trace: Path | None, save: Path | None, twice: bool) -> None:
+def run(
+    *, seed: int, nodes: int | None, duration_ns: int, trace: TextIO | None, save: TextIO | None, twice: bool
+) -> None:
     """Run one seed, and say what came of it."""
     plan = draw_plan(seed, nodes=nodes, duration_ns=duration_ns)
     _print_plan(plan)
-    report = _simulate(plan, trace)
+    report = simulate(plan, trace=Trace(trace))
     _print_report(report)
     if save is not None:
-        save.write_text(write_schedule(_schedule(report, plan, nodes, duration_ns)))
+        save.write(write_schedule(_schedule(report, plan, nodes, duration_ns)))
     if twice:
         _compare(report, nodes, duration_ns)
     sys.exit(CODES[report.failure])
@@ -120,29 +123,30 @@ def run(*, seed: int, nodes: int | None, duration_ns: int, trace: Path | None, s
 
 @main.command(epilog=EPILOG)
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the run as text to this file.")
-def replay(paths: tuple[Path, ...], trace: Path | None) -> None:
+@click.option("--trace", type=click.File("w", lazy=False), help="Write the runs as text to this file.")
+def replay(paths: tuple[Path, ...], trace: TextIO | None) -> None:
     """Run kept schedules again: files, or directories of *.jsonl files."""
     files = [file for path in paths for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
-    worst: Report | None = None
+    if not files:
+        raise click.UsageError(f"no *.jsonl in {', '.join(map(str, paths))}")
+    code = FINE
     for file in files:
         try:
             plan = plan_of(read_schedule(file.read_text()))
         except ScheduleError as error:
             raise click.UsageError(f"{file}: {error}") from None
-        report = _simulate(plan, trace)
+        if trace is not None and len(files) > 1:
+            trace.write(f"{file.name}\n")
+        report = simulate(plan, trace=Trace(trace))
         click.echo(f"{file.name}: {_verdict(report)}")
-        if worst is None or CODES[worst.failure] == FINE:
-            worst = report
+        code = graver(code, CODES[report.failure])
     click.echo(f"{len(files)} replayed")
-    sys.exit(CODES[worst.failure] if worst is not None else FINE)
+    sys.exit(code)
 
 
-def _simulate(plan: Plan, trace: Path | None) -> Report:
-    if trace is None:
-        return simulate(plan)
-    with trace.open("w") as out:
-        return simulate(plan, trace=Trace(out))
+def graver(one: int, other: int) -> int:
+    """Return the code of the graver failure: the lower, but for 0."""
+    return min(one, other) or max(one, other)
 
 
 def _schedule(report: Report, plan: Plan, nodes: int | None, duration_ns: int) -> Schedule:
@@ -220,7 +224,7 @@ def campaign(
                 break
     click.echo(tally.summary())
     if tally.failures:
-        sys.exit(CODES[min(tally.failures, key=lambda report: CODES[report.failure]).failure])
+        sys.exit(reduce(graver, (CODES[report.failure] for report in tally.failures)))
     missed = tally.missed()
     if missed:
         click.echo(f"never happened, although it should have: {', '.join(missed)}")

@@ -71,6 +71,7 @@ class Network:
         self._cuts: dict[str, tuple[tuple[str, str], ...]] = {}
         self._cut_links: dict[tuple[str, str], int] = {}
         self._flaky: dict[str, float] = {}
+        self._era = 0
         self.delivered = 0
         self.lost = 0
 
@@ -88,9 +89,11 @@ class Network:
             self.lost += 1
             return
         data = encode_message(message) if options.encoded else None
+        era = self._era
 
         def arrive() -> None:
-            self._arrive(link, message, data)
+            if era == self._era:
+                self._arrive(link, message, data)
 
         if straggle < RANGE * options.straggle + flaky:
             self._schedule(options.late_ns * delay // RANGE, arrive)
@@ -137,7 +140,11 @@ class Network:
                 del self._cut_links[link]
 
     def mend_all(self) -> None:
-        """End every fault; from now on be like TCP between machines that are well."""
+        """End every fault; from now on be like TCP between machines that are well.
+
+        All links begin anew: what is still on its way, perhaps for seconds more, is lost.
+        """
+        self._era += 1
         self._options = attrs.evolve(self._options, loss=0.0, double=0.0, straggle=0.0, ordered=True)
         self._flaky.clear()
         self._cuts.clear()

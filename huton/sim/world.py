@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Callable
 from hashlib import blake2b
 from struct import Struct
+from traceback import format_exception
 from typing import Final
 
 import attrs
@@ -346,7 +347,8 @@ LIVENESS: Final = ("serves-after-healing", "answers", "converges-after-healing",
 
 def simulate(plan: Plan, *, trace: Trace | None = None) -> Report:
     """Run *plan* and return what came of it; whatever goes wrong inside is a failure of the run."""
-    world = World(plan, trace or Trace(None))
+    trace = trace or Trace(None)
+    world = World(plan, trace)
     check = failure = None
     evidence = ""
     try:
@@ -361,8 +363,7 @@ def simulate(plan: Plan, *, trace: Trace | None = None) -> Report:
     except Exception as error:
         # Any other error of the code under test is a finding, not the end of a campaign.
         check, evidence, failure = "unhandled-error", f"{type(error).__name__}: {error}", "safety"
-        if trace is not None:
-            raise
+        trace.text(world.now, "".join(format_exception(error)))
     operations = [entry.operation for client in world.clients for entry in client.history]
     return Report(
         seed=plan.seed,

@@ -156,6 +156,18 @@ def test_r2_request_vote_waits_for_the_log_that_it_advertises() -> None:
     assert {(m.last_log_index, m.last_log_term) for m in requests if isinstance(m, RequestVote)} == {(2, 1)}
 
 
+def test_r2_a_candidate_that_follows_asks_for_no_votes_any_more() -> None:
+    """R2: another won the term while the own vote was on its way to disk, and replaced what the request promises."""
+    raft = make_raft(log_terms=(1, 1), term=1)
+    campaign(raft)
+
+    raft.step(NOW, append(N2, 2, prev=(1, 1), terms=(2,)))
+    late = [message for seq in (1, 2) for message in sent(raft.step(NOW, Persisted(seq)))]
+
+    assert raft.status().role is Role.FOLLOWER
+    assert {type(message) for message in late} == {AppendEntriesReply}
+
+
 def test_r2_pre_votes_need_no_disk() -> None:
     """R2: 'may leave before: pre-vote messages'; nothing is written for them."""
     raft = make_raft()

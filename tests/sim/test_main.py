@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import huton
-from huton.sim.__main__ import main
+from huton.sim.__main__ import graver, main
 from huton.sim.options import draw_plan, plan_of
 from huton.sim.schedule import NS, read_schedule
 from huton.sim.world import simulate
@@ -148,6 +148,34 @@ def test_a_directory_is_replayed_in_order(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------ campaign
+
+
+def test_several_runs_share_a_trace_under_their_names(tmp_path: Path) -> None:
+    """And a directory without a single schedule is a mistake, not a success."""
+    trace = tmp_path / "runs.txt"
+    empty = call("replay", tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(HEAD)
+
+    assert call("replay", tmp_path, "--trace", trace).exit_code == 0
+
+    assert [line for line in trace.read_text().splitlines() if line.endswith(".jsonl")] == ["a.jsonl", "b.jsonl"]
+    assert empty.exit_code == 2
+    assert f"no *.jsonl in {tmp_path}" in empty.output
+
+
+@pytest.mark.parametrize("option", ["--trace", "--save"])
+def test_2_a_file_that_can_not_be_written_is_named(option: str, tmp_path: Path) -> None:
+    """Before the run, and not as a violation of safety."""
+    result = call("run", "--seed", "1", option, tmp_path / "missing" / "file")
+
+    assert result.exit_code == 2
+    assert "missing/file" in result.output
+
+
+def test_the_gravest_failure_decides_the_code() -> None:
+    """Safety before liveness before a search without an end; and all of them before none."""
+    assert [graver(one, other) for one, other in [(0, 0), (0, 6), (3, 0), (6, 3), (3, 1)]] == [0, 6, 3, 3, 1]
 
 
 def test_a_campaign_adds_up() -> None:

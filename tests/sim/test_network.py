@@ -346,6 +346,18 @@ def test_mend_all_leaves_a_network_that_is_well() -> None:
     assert max(bench.delays()) <= 1_050_000
 
 
+def test_what_was_on_its_way_is_lost_with_the_old_links() -> None:
+    """A heartbeat from before the heal that comes seconds after it would keep followers loyal to nobody."""
+    bench = Bench(straggle=1.0, late_ns=3 * NS)
+    for number in range(1, 101):
+        bench.send(number)
+    bench.network.mend_all()
+    bench.send(101)
+    bench.drain()
+
+    assert bench.got() == [101]
+
+
 TRAVELLERS: tuple[PeerMessage, ...] = (
     numbered(3),
     AppendEntries(
