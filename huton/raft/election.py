@@ -88,9 +88,7 @@ def _decide_pre_vote(state: RaftState, now: int) -> None:
 def _become_candidate(state: RaftState, now: int) -> None:
     """Vote for oneself in a new term, and ask for votes once that and the log are on disk (R2)."""
     state.role = Role.CANDIDATE
-    state.current_term = Term(state.current_term + 1)
-    state.voted_for = state.id
-    state.durability.change_hard_state()
+    state.enter_term(Term(state.current_term + 1), state.id)
     state.votes = {}
     state.await_leader(now)
     message = RequestVote(

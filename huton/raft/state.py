@@ -156,19 +156,28 @@ class RaftState:
         The vote is forgotten only with its term (§5.2: at most one vote in a term).
         """
         if term > self.current_term:
-            self.current_term = term
-            self.voted_for = None
-            self.durability.change_hard_state()
+            self.enter_term(term, None)
         self.give_up_requests(leader)
         if self.role is Role.CANDIDATE:
             self.durability.withdraw_campaign()
         self.role = Role.FOLLOWER
         self.leader = leader
         self.votes.clear()
+        self.forget_leader()
+        self.await_leader(now)
+
+    def enter_term(self, term: Term, vote: NodeId | None) -> None:
+        """Begin *term*, in which this node has given its *vote*, and owes nothing to the leader of the last one."""
+        self.current_term = term
+        self.voted_for = vote
+        self.durability.change_hard_state()
+        self.forget_leader()
+
+    def forget_leader(self) -> None:
+        """Forget what was heard of a leader: an answer may speak of its own term's leader only."""
         self.matched = Index(0)
         self.owes_reply = False
         self.round_seen = 0
-        self.await_leader(now)
 
     def give_up_requests(self, leader: NodeId | None) -> None:
         """Answer all open proposals and reads of a leader that leads no more."""

@@ -70,6 +70,8 @@ class Checks:
         self._leaders: dict[Term, str] = {}
         self._votes: dict[tuple[str, Term], NodeId] = {}
         self._said: dict[str, Term] = {}
+        # Per term the newest round of confirmation that its leader has sent.
+        self._rounds: dict[Term, int] = {}
         self._steps = 0
         self._found: Violation | None = None
         self.committed: list[Term] = []
@@ -136,6 +138,12 @@ class Checks:
     def _check_said(self, member: SimMember, send: Send) -> None:
         """Whoever promises has it on disk now (R1 to R4)."""
         name, message, durable = member.name, send.message, member.storage.durable_hard_state
+        if isinstance(message, AppendEntries):
+            self._rounds[message.term] = max(self._rounds.get(message.term, 0), message.round)
+        elif isinstance(message, AppendEntriesReply) and message.round > self._rounds.get(message.term, 0):
+            raise Violation(
+                "round-echo", f"{name} echoes round {message.round} of term {message.term}, which nobody has sent"
+            )
         match message:
             case PreVote() | PreVoteReply(granted=True):
                 return

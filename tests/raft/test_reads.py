@@ -31,6 +31,7 @@ from tests.harness import (
     matched,
     only,
     persisted,
+    pre_vote_reply,
     propose,
     read,
     refusal,
@@ -254,6 +255,23 @@ def test_a_new_leaders_rounds_start_over() -> None:
     effects = persisted(raft, raft.step(NOW, append(N3, 2, round=1)))
 
     assert sent(effects) == [matched(2, 0, round=1)]
+
+
+def test_a_candidate_echoes_no_round_of_a_former_term() -> None:
+    """Whoever wins its term may be the leader of the former one: it would take the echo for a confirmation."""
+    raft = make_raft(log_terms=(1,), term=1)
+    raft.step(NOW, append(N2, 1, prev=(1, 1), round=50))
+    late = append(N2, 1, prev=(1, 1), round=50)
+    timeout = raft.deadline()
+    assert timeout is not None
+    raft.step(timeout, Timeout())
+    persisted(raft, raft.step(timeout, pre_vote_reply(N3, 2)), timeout)
+    assert raft.status().role is Role.CANDIDATE
+
+    (refused,) = sent(raft.step(timeout, late))
+
+    assert isinstance(refused, AppendEntriesReply)
+    assert (refused.term, refused.success, refused.round) == (2, False, 0)
 
 
 def test_a_follower_cut_off_from_its_leader_confirms_nothing() -> None:

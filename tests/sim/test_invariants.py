@@ -217,7 +217,7 @@ def test_an_acknowledgement_is_on_disk(world: World) -> None:
     member = follower_of(world)
     reply = AppendEntriesReply(
         term=core(member).current_term,
-        round=1,
+        round=0,
         success=True,
         index=Index(core(member).log.last_index + 1),
         hint_index=Index(0),
@@ -226,6 +226,23 @@ def test_an_acknowledgement_is_on_disk(world: World) -> None:
     with fires("ack-durable", "not on its disk"):
         said(world, member, reply)
     said(world, member, attrs.evolve(reply, success=False))
+
+
+def test_a_round_is_echoed_in_its_own_term(world: World) -> None:
+    """An answer confirms the leader of its term, so it must not carry the count of another. (thesis §6.4)"""
+    leader, member = leader_of(world), follower_of(world)
+    beyond = core(leader).round + 1
+    reply = AppendEntriesReply(
+        term=core(member).current_term,
+        round=beyond,
+        success=True,
+        index=Index(1),
+        hint_index=Index(0),
+        hint_term=Term(0),
+    )
+    with fires("round-echo", f"round {beyond} of term"):
+        said(world, member, reply)
+    said(world, member, attrs.evolve(reply, round=core(leader).round))
 
 
 def test_a_term_is_on_disk_before_it_is_spoken_in(world: World) -> None:

@@ -45,6 +45,7 @@ EXAMS = {
     "M16-commit-up-to-last-index": Exam(27, ("commit-durable", "state-machine-safety")),
     "M34-read-before-own-commit": Exam(9, ("witness", "linearizability")),
     "M35-old-answers-confirm-reads": Exam(36, ("witness", "linearizability")),
+    "M35b-round-of-a-former-term": Exam(3, ("round-echo",)),
     "R3-acknowledge-before-durable": Exam(2, ("ack-durable",)),
 }
 
