@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from math import isfinite
 from pathlib import Path
+from typing import Final
 
 import attrs
 
 from huton.errors import ConfigError
 
-__all__ = ["Address", "Config", "parse_address"]
+__all__ = ["MAP_SIZE_BYTES_MIN", "Address", "Config", "parse_address"]
+
+MAP_SIZE_BYTES_MIN: Final = 1 << 20
+"""The smallest map in which a data directory can be made."""
 
 
 @attrs.frozen
@@ -34,7 +39,7 @@ def parse_address(text: str, *, setting: str = "address") -> Address:
     Raises:
         ConfigError: *text* is neither; the message names *setting*.
     """
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):(\d{1,5})", text)
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})", text)
     if match is None or int(match[3]) > 65_535:
         raise ConfigError(f"{setting}: {text!r} is not host:port (an IPv6 address goes in brackets)")
     return Address(match[1] or match[2], int(match[3]))
@@ -94,7 +99,12 @@ class Config:
             raise ConfigError(f"peers: expecting {self.expect} members needs at least one seed peer")
         if not 0 < self.heartbeat_interval < self.election_timeout:
             raise ConfigError("heartbeat_interval must be positive and shorter than election_timeout")
+        for name in ("election_timeout", "heartbeat_interval", "request_timeout"):
+            if not isfinite(getattr(self, name)):
+                raise ConfigError(f"{name}: {getattr(self, name)} is not a number of seconds")
         if self.request_timeout <= 0:
             raise ConfigError(f"request_timeout: {self.request_timeout} is not a positive number of seconds")
         if self.max_value_bytes < 0:
             raise ConfigError(f"max_value_bytes: {self.max_value_bytes} is negative")
+        if self.map_size_bytes < MAP_SIZE_BYTES_MIN:
+            raise ConfigError(f"map_size_bytes: {self.map_size_bytes} is below {MAP_SIZE_BYTES_MIN}")

@@ -6,15 +6,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
-__all__ = ["ApplyContext", "StateMachine", "StateReader", "StateWriter"]
+__all__ = ["STATE_KEY_BYTES_MAX", "ApplyContext", "StateMachine", "StateReader", "StateWriter"]
+
+
+STATE_KEY_BYTES_MAX: Final = 500
+"""The longest key in a state; LMDB's own limit is 511."""
 
 
 class StateReader(Protocol):
-    """An ordered map of bytes to bytes. Keys are 1 to 500 bytes."""
+    """An ordered map of bytes to bytes. Keys are 1 to ``STATE_KEY_BYTES_MAX`` bytes."""
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of *key*, or None; an empty value is a value."""
@@ -31,7 +35,13 @@ class StateWriter(StateReader, Protocol):
     Nothing is visible to others until the command has ended well, and nothing at all if it raises.
     """
 
-    def put(self, key: bytes, value: bytes) -> None: ...
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set *key* to *value*.
+
+        Raises:
+            ValueError: the key is empty or longer than ``STATE_KEY_BYTES_MAX``.
+        """
+        ...
 
     def delete(self, key: bytes) -> None:
         """Remove *key*; a missing one is no error."""

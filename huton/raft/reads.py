@@ -9,18 +9,26 @@ Source: Raft thesis §6.4.
 
 from __future__ import annotations
 
+from typing import Final
+
 from huton.raft.effects import ReadReady, Reason, Rejected
 from huton.raft.events import ReadIndex
 from huton.raft.quorum import acknowledged_by_majority
 from huton.raft.state import RaftState, ReadRound
 from huton.raft.types import Role
 
-__all__ = ["confirm_rounds", "open_round", "read_index", "refuse_reads"]
+__all__ = ["READS_MAX", "confirm_rounds", "open_round", "read_index", "refuse_reads"]
+
+READS_MAX: Final = 65_536
+"""Reads that wait for a round; further ones are refused. Only a leader that can't commit gathers as many."""
 
 
 def read_index(state: RaftState, now: int, event: ReadIndex) -> None:
     """Leader: let the reads wait for a round, together with all others that wait."""
-    state.reads_waiting.extend(event.requests)
+    room = max(0, READS_MAX - len(state.reads_waiting))
+    state.reads_waiting.extend(event.requests[:room])
+    # As by one that does not lead: whoever asked waits, and asks again.
+    state.effects.extend(Rejected(id, Reason.NOT_LEADER, state.leader) for id in event.requests[room:])
     open_round(state)
 
 

@@ -40,11 +40,13 @@ class Read:
 
     Attributes:
         asked: who was asked for the index; None for nobody.
+        asked_at: when.
         index: what has to be applied before it is served; None as long as nobody said.
     """
 
     deadline: int
     asked: Leadership | None = None
+    asked_at: int = 0
     index: Index | None = None
 
 
@@ -71,7 +73,7 @@ class Callers:
         self._waiting_writes: list[RequestId] = []
         self._waiting_reads: list[RequestId] = []
         self._refused_by: Leadership | None = None
-        self._asked_at = 0
+        self._looked_at = 0
         # The reads whose index is known, as a heap by index: they wait until it is applied.
         self._views: list[tuple[Index, RequestId]] = []
         self.answers: list[Answer | ViewReady] = []
@@ -83,7 +85,7 @@ class Callers:
             deadlines.append(next(iter(self._writes.values())).deadline)
         if self._reads:
             deadlines.append(next(iter(self._reads.values())).deadline)
-            deadlines.append(self._asked_at + self._config.raft.election_timeout_ns)
+            deadlines.append(self._looked_at + self._config.raft.election_timeout_ns)
         return min(deadlines, default=None)
 
     # ------------------------------------------------------------------ coming in
@@ -138,8 +140,8 @@ class Callers:
         requests = tuple(id for id in self._waiting_reads if id in self._reads)
         self._waiting_reads.clear()
         for id in requests:
-            self._reads[id].asked = leader
-        self._asked_at = now
+            read = self._reads[id]
+            read.asked, read.asked_at = leader, now
         return requests
 
     # ------------------------------------------------------------------- ending
@@ -207,11 +209,15 @@ class Callers:
                 break
             self._give_up_read(id, read)
         self._forget_views()
-        if self._reads and now - self._asked_at >= self._config.raft.election_timeout_ns:
-            self._asked_at = now
-            self._waiting_reads = [
-                id for id, read in self._reads.items() if read.index is None and not self._is_here(read.asked)
-            ]
+        if now - self._looked_at >= self._config.raft.election_timeout_ns:
+            self._looked_at = now
+            self._waiting_reads = [id for id, read in self._reads.items() if self._is_to_be_asked(now, read)]
+
+    def _is_to_be_asked(self, now: int, read: Read) -> bool:
+        """Whether nobody was asked for the read's index, or the question may have been lost."""
+        if read.index is not None or self._is_here(read.asked):
+            return False
+        return read.asked is None or now - read.asked_at >= self._config.raft.election_timeout_ns
 
     def end(self) -> None:
         """This run of the node is over: answer everything."""

@@ -21,6 +21,7 @@ __all__ = [
     "Checkpointed",
     "Effect",
     "Event",
+    "PeerReachable",
     "Read",
     "Receive",
     "ReplicaConfig",
@@ -37,8 +38,10 @@ class ReplicaConfig:
     Attributes:
         raft: how its core behaves.
         request_timeout_ns: after this long a request is answered with an error.
-        overlay_bytes_max: applied changes held in memory before a checkpoint writes them. At four
-            times as much the disk is behind, and writes are refused as overloaded.
+        overlay_bytes_max: applied changes held in memory before a checkpoint writes them; it also comes after
+            four times as much in commands, so that a restart has a bounded number to carry out again. At four
+            times as much the disk is behind: callers' writes are refused as overloaded, and what is committed
+            is applied only when the checkpoint is done.
         requests_max: callers' requests open at once; beyond it they are refused as overloaded.
         requests_bytes_max: bytes of callers' commands open at once; likewise, but one alone is always taken.
     """
@@ -85,6 +88,13 @@ class Checkpointed:
     meta: CheckpointMeta
 
 
+@attrs.frozen
+class PeerReachable:
+    """A link to ``peer`` stands. Until then, and from ``PeerUnreachable`` on, what is sent to it goes nowhere."""
+
+    peer: NodeId
+
+
 Event = (
     Submit
     | Read
@@ -95,6 +105,7 @@ Event = (
     | core_events.PersistFailed
     | core_events.LogRead
     | core_events.PeerUnreachable
+    | PeerReachable
 )
 
 # ---------------------------------------------------------------------- effects

@@ -21,6 +21,7 @@ from huton.replica.contract import (
     Checkpointed,
     Effect,
     Event,
+    PeerReachable,
     Read,
     Receive,
     ReplicaConfig,
@@ -35,7 +36,15 @@ from huton.wire import ForwardReads, ForwardWrites, Outcome, OutcomeStatus, Read
 __all__ = ["Replica"]
 
 OVERLAY_FACTOR = 4
-"""Writes are refused once the overlay is this many times over the size that starts a checkpoint."""
+"""Once the overlay is this many times over the size that starts a checkpoint, nothing more is applied until the
+checkpoint is done, and callers' writes are refused."""
+
+REPLAY_FACTOR = 4
+"""A checkpoint is also due after this many times its size in commands, whatever they changed: a restart carries out
+again what came after the last one."""
+
+ENTRY_BYTES = 64
+"""What an entry counts besides its data."""
 
 
 class Replica:
@@ -68,9 +77,14 @@ class Replica:
         self._overlay = Overlay(base)
         self._applied = boot.applied
         self._checkpointing = False
+        # Commands carried out since the last checkpoint began.
+        self._replay_bytes = 0
+        # What is to be applied once there is room in the overlay.
+        self._put_off: core.Apply | None = None
         self._ended = False
         self._leader: NodeId | None = None
-        self._hears_leader = True
+        # Only ever asked whether somebody is in it.
+        self._reachable: set[NodeId] = set()
         self._term = boot.hard_state.term
         self._callers = Callers(config)
         self._guests = Guests()
@@ -121,13 +135,18 @@ class Replica:
                 self._overlay.drop_sealed()
                 self._checkpointing = False
                 self._checkpoint_if_due()
+                put_off, self._put_off = self._put_off, None
+                if put_off is not None:
+                    self._carry(now, deque([put_off]))
             case core_events.Timeout():
                 self._drive(now, event)
                 self._callers.expire(now)
+            case PeerReachable():
+                self._reachable.add(event.peer)
             case core_events.PeerUnreachable():
+                self._reachable.discard(event.peer)
                 self._drive(now, event)
                 if event.peer == self._leader:
-                    self._hears_leader = False
                     self._callers.lose_contact(None)
             case core_events.PersistFailed():
                 self._drive(now, event)
@@ -147,18 +166,22 @@ class Replica:
         return self._leader == self._id
 
     def _refusal(self) -> RequestError | None:
-        if self._overlay.bytes_total >= OVERLAY_FACTOR * self._config.overlay_bytes_max:
-            return Overloaded("this node's disk is behind with its checkpoints")
-        return None
+        return Overloaded("this node's disk is behind with its checkpoints") if self._overlay_is_full else None
+
+    @property
+    def _overlay_is_full(self) -> bool:
+        """Whether memory has to wait for the disk; then a checkpoint is under way."""
+        return self._overlay.bytes_total >= OVERLAY_FACTOR * self._config.overlay_bytes_max
 
     def _route(self, now: int) -> None:
         """Give every waiting request to the leader, if one is known.
 
-        Not while the link to it is broken: it may be dead, and what was sent would end undecided. What
-        waits goes to the next leader, or to this one once it is heard again.
+        Not while there is no link to it: it may be dead, and what was sent would end undecided. What waits
+        goes to the next leader, or to this one once it can be reached. That it can be heard says nothing: what
+        it sends comes on a link of its own.
         """
         leader = self._leadership()
-        if leader is None or not self._hears_leader:
+        if leader is None or not (self._leads or leader[0] in self._reachable):
             return
         reads = self._callers.reads_for(now, leader)
         writes = self._callers.writes_for(leader)
@@ -175,7 +198,6 @@ class Replica:
 
     def _receive(self, now: int, event: Receive) -> None:
         message = event.message
-        self._hears_leader = self._hears_leader or event.sender == self._leader
         match message:
             case ForwardWrites():
                 overloaded = self._refusal() is not None
@@ -214,7 +236,7 @@ class Replica:
             self._callers.read_index(id, index)
 
     def _role_changed(self, effect: core.RoleChanged) -> None:
-        self._leader, self._term, self._hears_leader = effect.leader, effect.term, True
+        self._leader, self._term = effect.leader, effect.term
         if effect.role is Role.LEADER:
             self._guests.lead(effect.term)
         self._callers.lose_contact(self._leadership())
@@ -223,8 +245,11 @@ class Replica:
     # ------------------------------------------------------------------- the core
 
     def _drive(self, now: int, event: core_events.Event) -> None:
-        """Step the core, and carry out here what needs no driver."""
-        effects = deque(self._raft.step(now, event))
+        """Step the core, and carry out what it asks for."""
+        self._carry(now, deque(self._raft.step(now, event)))
+
+    def _carry(self, now: int, effects: deque[core.Effect]) -> None:
+        """Carry out here what needs no driver, and pass on the rest."""
         while effects:
             effect = effects.popleft()
             match effect:
@@ -234,6 +259,8 @@ class Replica:
                     self._out.append(effect)
                 case core.Committed():
                     self._committed[effect.index] = effect.id
+                case core.Apply() if self._overlay_is_full:
+                    self._put_off = effect
                 case core.Apply():
                     self._apply(effect)
                     effects.extend(self._raft.step(now, core_events.Applied(self._applied)))
@@ -263,6 +290,7 @@ class Replica:
         index = effect.first_index
         for entry in effect.entries:
             outcome = self._carry_out(index, entry) if entry.kind is EntryKind.COMMAND else None
+            self._replay_bytes += len(entry.data) + ENTRY_BYTES
             id = self._committed.pop(index, None)
             if id is not None and outcome is not None:
                 self._end_write(id, outcome, (self._id, self._term))
@@ -285,10 +313,13 @@ class Replica:
         return Outcome(OutcomeStatus.DONE, data=data)
 
     def _checkpoint_if_due(self) -> None:
-        """Have the overlay written once it is large enough, one checkpoint at a time."""
-        if self._checkpointing or self._overlay.bytes_active < self._config.overlay_bytes_max:
+        """Have the overlay written once it is large enough, or a restart would take long; one at a time."""
+        size = self._config.overlay_bytes_max
+        due = self._overlay.bytes_active >= size or self._replay_bytes >= REPLAY_FACTOR * size
+        if self._checkpointing or not due:
             return
         self._checkpointing = True
+        self._replay_bytes = 0
         self._out.append(Checkpoint(self._overlay.seal(), CheckpointMeta(self._applied)))
 
     def _finish(self, now: int) -> list[Effect]:

@@ -165,6 +165,10 @@ class Assembly:
     def hear(self, sender: NodeId, message: BirthMessage) -> None:
         self._founding.heard(sender, message)
 
+    def reached(self, peer: NodeId) -> None:
+        if self._driver is not None:
+            self._driver.reached(peer)
+
     def lost(self, peer: NodeId) -> None:
         if self._driver is not None:
             self._driver.lost(peer)

@@ -33,6 +33,7 @@ from huton.replica import (
     Checkpointed,
     Effect,
     Event,
+    PeerReachable,
     Read,
     Receive,
     Replica,
@@ -147,6 +148,11 @@ class ReplicaDriver:
     def receive(self, sender: NodeId, message: PeerMessage) -> None:
         """Take in a message of another member."""
         self._inbox.append(Receive(sender, message))
+        self._bell.ring()
+
+    def reached(self, peer: NodeId) -> None:
+        """Take in that a link to *peer* stands."""
+        self._inbox.append(PeerReachable(peer))
         self._bell.ring()
 
     def lost(self, peer: NodeId) -> None:

@@ -66,6 +66,10 @@ class Host(Protocol):
         """A message about a birth arrived."""
         ...
 
+    def reached(self, peer: NodeId) -> None:
+        """A connection to *peer* stands: messages can be sent to it."""
+        ...
+
     def lost(self, peer: NodeId) -> None:
         """The connection to *peer* broke: what was under way is probably lost."""
         ...

@@ -211,6 +211,7 @@ class Links:
             link.connected = True
             log.info("connected to %s at %s", link.node, link.address)
             self._host.met(hello)
+            self._host.reached(link.node)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, link, stream, nursery.cancel_scope)
                 await self._send_queue(link, stream)

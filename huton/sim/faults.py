@@ -78,6 +78,14 @@ def _isolate(world: World, fault: Fault, member: SimMember) -> None:
     _cut(world, fault, f"{fault.id} {member.name}", links_between(((member.name,), others)))
 
 
+def _break_links(world: World, fault: Fault, member: SimMember) -> None:
+    for other in world.members.values():
+        if other is not member:
+            member.lose_link(other.name)
+            other.lose_link(member.name)
+    world.after(fault.for_ns, lambda: world.make_links(member) if member.replica is not None else None)
+
+
 def _slow_disk(world: World, fault: Fault, member: SimMember) -> None:
     member.disk_factors[fault.id] = fault.amount
     world.after(fault.for_ns, lambda: member.disk_factors.pop(fault.id, None))
@@ -115,6 +123,7 @@ STRIKE: Final[Mapping[str, Callable[[World, Fault, SimMember], None]]] = {
     "crash": _crash,
     "sync_error": _sync_error,
     "isolate": _isolate,
+    "break_links": _break_links,
     "slow_disk": _slow_disk,
     "pause": _pause,
 }

@@ -25,6 +25,7 @@ from huton.replica import (
     Checkpointed,
     Effect,
     Event,
+    PeerReachable,
     Read,
     Receive,
     Replica,
@@ -92,6 +93,8 @@ class SimMember:
         self._alarm: int | None = None
         self._draw_key = 0
         self._led = False
+        # To whom there is a link. Only ever asked whether somebody is in it.
+        self._linked: set[str] = set()
 
     # ------------------------------------------------------------------ life and death
 
@@ -147,6 +150,7 @@ class SimMember:
         self._pending.clear()
         self._writing.clear()
         self._asleep.clear()
+        self._linked.clear()
         self.paused_until = 0
         self._alarm = None
         self.fail_next_sync = False
@@ -155,7 +159,7 @@ class SimMember:
             ended(None)
         self.world.checks.crashed(self)
         self.world.happened("crashed", self)
-        self.world.break_links(self)
+        self.world.died(self)
 
     # ------------------------------------------------------------------ what clients call
 
@@ -178,9 +182,16 @@ class SimMember:
         if self.replica is not None:
             self._when_awake(lambda: self._step(Receive(self.world.ids[sender], message)))
 
+    def reach(self, peer: str) -> None:
+        """Have a link to *peer*, and learn of it."""
+        if self.replica is not None and peer not in self._linked:
+            self._linked.add(peer)
+            self._when_awake(lambda: self._step(PeerReachable(self.world.ids[peer])))
+
     def lose_link(self, peer: str) -> None:
-        """Learn that the link to *peer* broke."""
-        if self.replica is not None:
+        """Have no link to *peer* any more, and learn of it: until there is one again nothing is sent to it."""
+        if self.replica is not None and peer in self._linked:
+            self._linked.discard(peer)
             self.world.happened("link_lost", self)
             self._when_awake(lambda: self._step(PeerUnreachable(self.world.ids[peer])))
 
@@ -247,7 +258,9 @@ class SimMember:
         match effect:
             case Send():
                 self._note_send(effect.message)
-                self.world.network.send(self.name, self.world.names[effect.to], effect.message)
+                peer = self.world.names[effect.to]
+                if peer in self._linked:
+                    self.world.network.send(self.name, peer, effect.message)
             case Persist():
                 if effect.truncate_from is not None:
                     self.world.happened("truncated", self)

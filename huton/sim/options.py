@@ -234,6 +234,10 @@ def _isolate(draws: Draws, options: Options, id: str, node: str) -> Fault:
     return Fault(id=id, do="isolate", node=node, for_ns=_for(draws, options, 6 * NS, id))
 
 
+def _break_links(draws: Draws, options: Options, id: str, node: str) -> Fault:
+    return Fault(id=id, do="break_links", node=node, for_ns=_for(draws, options, 2 * NS, id))
+
+
 def _partition(draws: Draws, options: Options, id: str, node: str) -> Fault:
     """Cut the members in two, around *node* or anyhow; or leave one that both sides still reach."""
     names = draws.shuffled(member_names(options.nodes), "groups", id)
@@ -270,6 +274,7 @@ _MAKERS: Final = {
     "crash": _crash,
     "sync_error": _sync_error,
     "isolate": _isolate,
+    "break_links": _break_links,
     "partition": _partition,
     "flaky": _flaky,
     "slow_disk": _slow_disk,

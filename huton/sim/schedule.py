@@ -47,6 +47,7 @@ FAULTS: Final = {
     "up again after `for`",
     "partition": "no message passes between the groups, for `for`; who is in none of them hears and reaches all",
     "one_way": "no message passes from the first group to the second, for `for`",
+    "break_links": "all links to and from the node break; they stand again after `for`",
     "isolate": "no message passes to or from the node, for `for`",
     "flaky": "messages on all links are lost, doubled and delayed more often by the share `amount`, for `for`",
     "slow_disk": "writes of the node take `amount` times as long, for `for`",
@@ -55,7 +56,7 @@ FAULTS: Final = {
 }
 """What can be done to a cluster."""
 
-STRIKE_A_NODE: Final = ("crash", "isolate", "slow_disk", "sync_error", "pause")
+STRIKE_A_NODE: Final = ("crash", "break_links", "isolate", "slow_disk", "sync_error", "pause")
 
 NODE: Final = "$node"
 LEADER: Final = "$leader"

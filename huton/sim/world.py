@@ -37,6 +37,9 @@ __all__ = ["Report", "World", "simulate"]
 SETTLE_NS: Final = 3 * NS
 """How long after its last client a healed cluster may take to agree everywhere."""
 
+LINK_NS: Final = 50_000_000
+"""How long it takes at most to make a link to somebody who is up, and to notice that one broke."""
+
 AGREE_EVERY_NS: Final = 100_000_000
 """How often it is asked whether they agree."""
 
@@ -223,17 +226,38 @@ class World:
             if member.run:
                 self.happened("restarted", member)
             member.start()
+            self.make_links(member)
 
-    def break_links(self, member: SimMember) -> None:
+    def make_links(self, member: SimMember) -> None:
+        """Whoever is up dials *member*, and is dialled by it; where a link stands already nothing happens."""
+        for other in self.members.values():
+            if other is not member and other.replica is not None:
+                for one, peer in ((member, other), (other, member)):
+                    delay = self.draws.between(0, LINK_NS, "link", one.name, peer.name, self.now)
+                    self.after(delay, self._linker(one, one.run, peer, peer.run))
+
+    def _linker(self, member: SimMember, run: int, peer: SimMember, peer_run: int) -> Callable[[], object]:
+        def link() -> None:
+            if (member.run, peer.run) == (run, peer_run) and peer.replica is not None:
+                member.reach(peer.name)
+
+        return link
+
+    def died(self, member: SimMember) -> None:
         """Most peers of a process that died notice soon; the others just hear nothing any more."""
         for other in self.members.values():
             key = (other.name, member.name, member.run)
             if other is not member and self.draws.chance(0.7, "notices", *key):
-                delay = self.draws.between(0, 50_000_000, "notices after", *key)
-                self.after(delay, self._breaker(other, member.name))
+                delay = self.draws.between(0, LINK_NS, "notices after", *key)
+                self.after(delay, self._breaker(other, member))
 
-    def _breaker(self, member: SimMember, peer: str) -> Callable[[], object]:
-        return lambda: member.lose_link(peer)
+    def _breaker(self, member: SimMember, peer: SimMember) -> Callable[[], object]:
+        def lose() -> None:
+            member.lose_link(peer.name)
+            if peer.replica is not None:
+                self.make_links(peer)
+
+        return lose
 
     def process_ended(self, member: SimMember) -> None:
         """The process of *member* ended by itself: its disk failed. It comes back later."""
@@ -249,6 +273,7 @@ class World:
             member.disk_factors.clear()
             member.fail_next_sync = False
             self.restart(member)
+            self.make_links(member)
 
     # ------------------------------------------------------------------ the record
 

@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -103,6 +104,10 @@ class DataDirectory:
         for directory in data:
             sync_directory(directory)
         os.fsync(self._fd)
+        # Its own name, too: a start that was killed, or an operator, may have made the directory. Whoever may not
+        # read the directory above has not made it, and can't do better.
+        with suppress(PermissionError):
+            sync_directory(self.path.parent)
         # ... up to here, where all of it is on disk: the name of the file says so.
         unfinished.rename(self.path / FORMAT_FILE)
         os.fsync(self._fd)

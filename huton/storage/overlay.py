@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from huton.kv.statemachine import StateReader
+from huton.kv.statemachine import STATE_KEY_BYTES_MAX, StateReader
 
 __all__ = ["ENTRY_OVERHEAD_BYTES", "Overlay", "Transaction"]
 
@@ -220,6 +220,9 @@ class Transaction:
         return ((key, value) for key, value in _merge(iter(own), below, reverse) if value is not None)
 
     def put(self, key: bytes, value: bytes) -> None:
+        # Here it fails the command that does it; in a checkpoint it would end every member, again and again.
+        if not 0 < len(key) <= STATE_KEY_BYTES_MAX:
+            raise ValueError(f"a key of {len(key)} bytes: 1 to {STATE_KEY_BYTES_MAX}")
         self._changes[key] = value
 
     def delete(self, key: bytes) -> None:

@@ -10,6 +10,7 @@ from huton.raft import Raft
 from huton.raft.effects import Effect, Persist, ReadReady, Reason, Rejected
 from huton.raft.events import Persisted, Timeout
 from huton.raft.messages import AppendEntriesReply
+from huton.raft.reads import READS_MAX
 from huton.raft.types import Index, NodeId, RequestId, Role
 from tests.harness import (
     ELECTION,
@@ -255,6 +256,20 @@ def test_a_new_leaders_rounds_start_over() -> None:
     effects = persisted(raft, raft.step(NOW, append(N3, 2, round=1)))
 
     assert sent(effects) == [matched(2, 0, round=1)]
+
+
+def test_reads_that_wait_are_bounded() -> None:
+    """A leader that can't commit takes no more than it has promised to hold; the others may be asked again."""
+    raft = make_leader()
+    taken = raft.step(NOW, read(*range(1, READS_MAX)))
+    assert only(taken, Rejected) == []
+
+    over = raft.step(NOW, read(READS_MAX, READS_MAX + 1, READS_MAX + 2))
+
+    assert [(rejected.id, rejected.reason) for rejected in only(over, Rejected)] == [
+        (READS_MAX + 1, Reason.NOT_LEADER),
+        (READS_MAX + 2, Reason.NOT_LEADER),
+    ]
 
 
 def test_a_candidate_echoes_no_round_of_a_former_term() -> None:

@@ -23,7 +23,20 @@ from huton.raft.types import (
     Role,
     Snapshot,
 )
-from huton.replica import Answer, Checkpoint, Event, Read, Receive, Replica, ReplicaConfig, Send, Submit, ViewReady
+from huton.replica import (
+    Answer,
+    Checkpoint,
+    Checkpointed,
+    Event,
+    PeerReachable,
+    Read,
+    Receive,
+    Replica,
+    ReplicaConfig,
+    Send,
+    Submit,
+    ViewReady,
+)
 
 MS = 1_000_000
 
@@ -49,7 +62,7 @@ class Tokens:
         if command.startswith(b"fail"):
             state.put(b"never", b"visible")
             raise ValueError("as asked")
-        state.put(command, b"%d" % context.index)
+        state.put(command[:100], b"%d" % context.index)
         return b"did " + command
 
 
@@ -88,7 +101,12 @@ class Cluster:
         self.queue: list[tuple[NodeId, Event]] = []
         self.answers: dict[tuple[NodeId, RequestId], list[Answer | ViewReady]] = {}
         self.checkpoints: dict[NodeId, list[Checkpoint]] = {name: [] for name in self.names}
+        self.done: dict[NodeId, int] = {}
         self.sent: list[tuple[NodeId, Send]] = []
+        for name in self.names:
+            for other in self.names:
+                if other != name:
+                    self.step(name, PeerReachable(other))
 
     def step(self, name: NodeId, event: Event) -> None:
         """Give *event* to *name*, and carry its effects out."""
@@ -102,6 +120,12 @@ class Cluster:
                 self.answers.setdefault((name, effect.id), []).append(effect)
             elif isinstance(effect, Checkpoint):
                 self.checkpoints[name].append(effect)
+
+    def checkpointed(self, name: NodeId) -> None:
+        """Let the oldest checkpoint of *name* that is under way be done."""
+        done = self.done.get(name, 0)
+        self.done[name] = done + 1
+        self.step(name, Checkpointed(self.checkpoints[name][done].meta))
 
     def tick(self, ms: int = 50) -> None:
         """Let time pass, and deadlines with it."""

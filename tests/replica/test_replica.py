@@ -8,7 +8,7 @@ from huton.errors import CommandFailed, NoLeader, OutcomeUnknown, Overloaded
 from huton.raft.effects import Persist
 from huton.raft.events import PeerUnreachable, Persisted, PersistFailed, Timeout
 from huton.raft.types import NodeId, RequestId, Role
-from huton.replica import Answer, Checkpointed, Receive, Submit, ViewReady
+from huton.replica import Answer, Checkpointed, PeerReachable, Receive, Submit, ViewReady
 from huton.wire import ForwardReads, ForwardWrites
 from tests.replica.cluster import Cluster
 
@@ -139,12 +139,14 @@ def test_a_follower_that_loses_its_leader_answers_that_it_does_not_know() -> Non
 
     cluster.step(follower, PeerUnreachable(leader))
     assert isinstance(cluster.result(follower, 1), OutcomeUnknown)
-    assert cluster.answer(follower, 2) is None
     for _ in range(3):
         cluster.tick()
         cluster.deliver()
+    assert cluster.answer(follower, 2) is None, "the leader is heard, and can't be reached"
+    cluster.step(follower, PeerReachable(leader))
+    cluster.deliver()
 
-    assert isinstance(cluster.answer(follower, 2), ViewReady), "the leader was heard again"
+    assert isinstance(cluster.answer(follower, 2), ViewReady)
 
 
 def test_requests_wait_while_the_link_to_the_leader_is_broken() -> None:
@@ -167,14 +169,38 @@ def test_requests_wait_while_the_link_to_the_leader_is_broken() -> None:
     assert isinstance(cluster.answer(follower, 2), ViewReady)
 
 
-def test_a_lost_question_for_a_read_is_asked_again() -> None:
-    """Reads have no effect, so they are repeated while there is time."""
+def test_requests_wait_until_the_leader_can_be_reached() -> None:
+    """A leader is heard on a link of its own: that says nothing of the one to it, and what is sent there is lost."""
+    cluster = Cluster(3)
+    leader = cluster.elect()
+    follower = others(cluster, leader)[0]
+    cluster.step(follower, PeerUnreachable(leader))
+    cluster.elect()
+    cluster.submit(follower, 1, b"patient")
+    cluster.read(follower, 2)
+    for _ in range(3):
+        cluster.tick()
+        cluster.deliver()
+    assert cluster.answer(follower, 1) is cluster.answer(follower, 2) is None
+
+    cluster.step(follower, PeerReachable(leader))
+    cluster.deliver()
+
+    assert cluster.result(follower, 1) == b"did patient"
+    assert isinstance(cluster.answer(follower, 2), ViewReady)
+
+
+@pytest.mark.parametrize("more", [False, True], ids=["alone", "while others are asked"])
+def test_a_lost_question_for_a_read_is_asked_again(more: bool) -> None:
+    """Reads have no effect, so they are repeated while there is time, however many come after them."""
     cluster = Cluster(3)
     follower = others(cluster, cluster.elect())[0]
     cluster.read(follower, 1)
     cluster.queue.clear()
 
-    for _ in range(25):
+    for number in range(60):
+        if more:
+            cluster.read(follower, 2 + number)
         cluster.tick()
         cluster.deliver()
 
@@ -325,6 +351,46 @@ def test_writes_are_refused_while_the_disk_is_behind_with_checkpoints() -> None:
 
     assert isinstance(cluster.result(follower, 1), Overloaded)
     assert b"forwarded" not in cluster.machines[leader].applied
+
+
+def test_applying_pauses_while_the_disk_is_behind_with_checkpoints() -> None:
+    """A leader with a quick disk goes on; a follower with a slow one must not gather all of it in memory."""
+    cluster = Cluster(3, overlay_bytes_max=2000, requests_max=1000)
+    leader = cluster.elect()
+    slow, quick = others(cluster, leader)
+    for id in range(1, 301):
+        cluster.submit(leader, id, b"%05d" % id * 10)
+        cluster.deliver()
+        for name in (leader, quick):
+            if len(cluster.checkpoints[name]) > cluster.done.get(name, 0):
+                cluster.checkpointed(name)
+    assert all(isinstance(cluster.result(leader, id), bytes) for id in range(1, 301))
+    status = cluster.nodes[slow].status()
+    assert len(cluster.checkpoints[slow]) == 1
+    assert status.applied < 100 < status.durable_index == cluster.nodes[leader].status().last_index
+    assert len(cluster.machines[slow].applied) < 100
+
+    while cluster.done.get(slow, 0) < len(cluster.checkpoints[slow]):
+        cluster.checkpointed(slow)
+        cluster.tick()
+        cluster.deliver()
+
+    assert cluster.machines[slow].applied == cluster.machines[leader].applied
+
+
+def test_a_checkpoint_comes_however_little_changes() -> None:
+    """One key that is written again and again: nothing grows but the log that a restart has to carry out."""
+    cluster = Cluster(1, overlay_bytes_max=1000)
+    name = cluster.elect()
+    for id in range(1, 101):
+        cluster.submit(name, id, b"fail" if id % 2 else b"same")
+        cluster.deliver()
+        if len(cluster.checkpoints[name]) > cluster.done.get(name, 0):
+            cluster.checkpointed(name)
+
+    metas = [checkpoint.meta.index for checkpoint in cluster.checkpoints[name]]
+    assert 1 <= len(metas) <= 3
+    assert metas[0] < 80
 
 
 def test_a_failed_sync_answers_everything_and_ends_the_run() -> None:

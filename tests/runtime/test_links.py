@@ -224,6 +224,7 @@ class Household:
         self.received: list[tuple[NodeId, PeerMessage]] = []
         self.heard: list[tuple[NodeId, BirthMessage]] = []
         self.acquaintances: list[NodeId] = []
+        self.reaches: list[NodeId] = []
         self.losses: list[NodeId] = []
         self.refusals: list[RemoteError] = []
         self.env = real_env(Config(name=name, data_dir=Path("unused")))
@@ -247,6 +248,9 @@ class Household:
 
     def hear(self, sender: NodeId, message: BirthMessage) -> None:
         self.heard.append((sender, message))
+
+    def reached(self, peer: NodeId) -> None:
+        self.reaches.append(peer)
 
     def lost(self, peer: NodeId) -> None:
         self.losses.append(peer)
