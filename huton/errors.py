@@ -4,7 +4,6 @@ HutonError
     ConfigError             what the node was told makes no sense: mend the configuration
     RequestError            your request; nothing but that request is affected
         InvalidRequest      a name, key, value or argument breaks a limit: mend the call
-        NotLeader           this node does not lead (ask ``.leader``); nothing was written
         NoLeader            nobody leads, or a majority is out of reach; nothing was written, retry later
         Overloaded          a bound is reached; nothing was written, retry later
         OutcomeUnknown      the write may have happened, or may still happen
@@ -38,7 +37,6 @@ __all__ = [
     "NameTaken",
     "NoLeader",
     "NotAnInteger",
-    "NotLeader",
     "OutcomeUnknown",
     "Overloaded",
     "RemoteError",
@@ -65,18 +63,6 @@ class RequestError(HutonError):
 
 class InvalidRequest(RequestError):
     """A name, key, value or argument breaks a limit; nothing was proposed."""
-
-
-class NotLeader(RequestError):
-    """This node does not lead; nothing was written.
-
-    Attributes:
-        leader: the name of the node that leads, as far as this one knows.
-    """
-
-    def __init__(self, message: str, leader: str | None = None) -> None:
-        super().__init__(message)
-        self.leader = leader
 
 
 class NoLeader(RequestError):

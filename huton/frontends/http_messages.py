@@ -15,7 +15,6 @@ from huton.errors import (
     CompareFailed,
     InvalidRequest,
     NoLeader,
-    NotLeader,
     OutcomeUnknown,
     Overloaded,
     RequestError,
@@ -35,7 +34,6 @@ __all__ = [
 _KINDS: Final[tuple[tuple[type[RequestError], int, str], ...]] = (
     # 503 says that nothing was written and that it is safe to try again; 504 says that nobody knows.
     (NoLeader, 503, "no-leader"),
-    (NotLeader, 503, "no-leader"),
     (Overloaded, 503, "overloaded"),
     (OutcomeUnknown, 504, "outcome-unknown"),
     (CompareFailed, 412, "compare-failed"),

@@ -12,7 +12,6 @@ from huton.errors import (
     CommandFailed,
     NoLeader,
     NotAnInteger,
-    NotLeader,
     OutcomeUnknown,
     Overloaded,
     RequestError,
@@ -48,7 +47,6 @@ FIRST_BUCKET: Final = "0"
 
 _WORDS: Final[tuple[tuple[type[RequestError], str], ...]] = (
     (NoLeader, "NOLEADER"),
-    (NotLeader, "NOLEADER"),
     (OutcomeUnknown, "OUTCOMEUNKNOWN"),
     (Overloaded, "OVERLOADED"),
 )

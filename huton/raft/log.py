@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from huton.raft.types import Boot, Entry, Index, Term, TermRun
+from huton.raft.types import Boot, Entry, Index, Term
 
 __all__ = ["RaftLog"]
 
@@ -43,11 +43,6 @@ class RaftLog:
     @property
     def last_term(self) -> Term:
         return self._run_terms[-1] if self._run_terms else self._base_term
-
-    @property
-    def term_runs(self) -> tuple[TermRun, ...]:
-        """The terms of all entries, ascending."""
-        return tuple(TermRun(first, term) for first, term in zip(self._run_firsts, self._run_terms, strict=True))
 
     def term_at(self, index: Index) -> Term | None:
         """Return the term of entry *index*, or None where the log holds no such entry.

@@ -128,7 +128,6 @@ def test_a_precondition_that_is_not_understood_is_refused(headers: list[tuple[by
     ("error", "status", "code"),
     [
         (errors.NoLeader("m"), 503, "no-leader"),
-        (errors.NotLeader("m"), 503, "no-leader"),
         (errors.Overloaded("m"), 503, "overloaded"),
         (errors.OutcomeUnknown("m"), 504, "outcome-unknown"),
         (errors.InvalidRequest("m"), 400, "invalid-request"),

@@ -179,7 +179,6 @@ class LogMachine(RuleBasedStateMachine):
         assert self.log.last_index == len(terms)
         assert self.log.last_term == (terms[-1] if terms else 0)
         assert [self.log.term_at(Index(index)) for index in range(len(terms) + 2)] == [0, *terms, None]
-        assert self.log.term_runs == runs_of(terms)
 
     @invariant()
     def payloads_agree(self) -> None:
