@@ -42,7 +42,7 @@ def tests(session: nox.Session) -> None:
     """All tests, with branch coverage; arguments go to pytest."""
     session.install("-e", ".[sim]", *group("tests"))
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "--numprocesses", JOBS, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--skip-covered", "--show-missing")
 
