@@ -19,16 +19,17 @@ from huton.sim.world import simulate
 PACKAGE = Path(huton.__file__).parent
 
 PLANTED = {
-    # What is planted, where, and what it replaces: each depends on something that no seed decides.
+    # What is planted, where, and what it replaces: each depends on something that no seed decides,
+    # and so strongly that two processes never agree by chance.
     "a set's order": (
         "sim/workload.py",
         "choice(list(world.members)",
         "choice(list(set(world.members))",
     ),
     "an address": (
-        "sim/world.py",
-        "tie = (self._tie + self._queued * MIX) % RANGE",
-        "tie = (id(action) * MIX) % RANGE",
+        "sim/workload.py",
+        'pause = world.draws.between(0, world.options.workload.think_ns, "think", self._name, self._count)',
+        "pause = id(self) % 1_000_003",
     ),
     "a string's hash": (
         "sim/workload.py",
