@@ -63,6 +63,9 @@ class Settings(TypedDict, total=False):
     inflight_messages_max: int
     uncommitted_bytes_max: int
     window_bytes_max: int
+    log_entries_kept: int
+    log_bytes_kept: int
+    compact_entries: int
 
 
 # ------------------------------------------------------------------ nouns
@@ -97,16 +100,31 @@ def boot_of(
     *,
     applied: int = 0,
     size: int = 3,
+    base: int = 0,
 ) -> Boot:
-    """Return what a disk with these *entries* (1 and up) and *hard_state* recovers to, among *size* members."""
+    """Return what a disk recovers to, among *size* members.
+
+    Args:
+        entries: all there ever were, from entry 1 on.
+        base: up to which the log was compacted.
+    """
+    runs = runs_of([entry.term for entry in entries[base:]])
     return Boot(
         hard_state=hard_state,
-        snapshot=Snapshot(Index(0), Term(0), configuration_of(size)),
-        term_runs=runs_of([entry.term for entry in entries]),
+        snapshot=snapshot_of(entries, base, size=size),
+        term_runs=tuple(TermRun(Index(run.first_index + base), run.term) for run in runs),
+        sizes=(),
         last_index=Index(len(entries)),
         last_stamp=entries[-1].stamp if entries else 0,
-        applied=Index(applied),
+        applied=Index(max(applied, base)),
     )
+
+
+def snapshot_of(entries: Sequence[Entry], index: int, *, size: int = 3) -> Snapshot:
+    """Return what stands for *entries* (1 and up) up to *index*."""
+    if index == 0:
+        return Snapshot(Index(0), Term(0), 0, configuration_of(size))
+    return Snapshot(Index(index), entries[index - 1].term, entries[index - 1].stamp, configuration_of(size))
 
 
 def make_raft(

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from huton.raft.effects import Effect, RoleChanged
+from huton.raft.applying import apply_committed, entries_applied
+from huton.raft.effects import DropSnapshot, Effect, RoleChanged
 from huton.raft.election import (
     answer_pre_vote,
     answer_request_vote,
@@ -24,6 +25,7 @@ from huton.raft.election import (
 )
 from huton.raft.events import (
     Applied,
+    Checkpointed,
     Event,
     LogRead,
     PeerUnreachable,
@@ -32,27 +34,25 @@ from huton.raft.events import (
     Propose,
     ReadIndex,
     Receive,
+    SnapshotReceived,
+    SnapshotSent,
     Timeout,
 )
+from huton.raft.following import accept_entries, acknowledge_durable, reject_stale_leader, two_leaders
 from huton.raft.messages import AppendEntries, AppendEntriesReply, PreVote, PreVoteReply, RequestVote, RequestVoteReply
 from huton.raft.reads import read_index, refuse_reads
 from huton.raft.replication import (
-    accept_entries,
-    acknowledge_durable,
     append_command,
-    apply_committed,
     commit_by_majority,
     count_reply,
-    entries_applied,
     log_read,
     peer_unreachable,
     refuse_commands,
-    reject_stale_leader,
     replicate,
-    two_leaders,
 )
+from huton.raft.snapshots import accept_snapshot, checkpointed, compact, finish_restoring, snapshot_sent
 from huton.raft.state import RaftState, new_state
-from huton.raft.types import Boot, RaftConfig, Role, Status
+from huton.raft.types import Boot, Index, RaftConfig, Role, Status
 
 __all__ = ["HANDLERS", "Raft"]
 
@@ -67,6 +67,7 @@ def persisted(state: RaftState, now: int, event: Persisted) -> None:
     """More is on disk: let go what waited for it, in whatever role."""
     state.effects.extend(state.durability.persisted(event.seq))
     count_own_vote(state, now)
+    finish_restoring(state)
     if state.role is Role.LEADER:
         commit_by_majority(state)
     else:
@@ -90,6 +91,9 @@ HANDLERS: Final[Mapping[type, tuple[Handler, Handler, Handler, Handler]]] = {
     PersistFailed:      (halt,                halt,                halt,                halt),
     Applied:            (entries_applied,     entries_applied,     entries_applied,     entries_applied),
     LogRead:            (log_read,            log_read,            log_read,            log_read),
+    Checkpointed:       (checkpointed,        checkpointed,        checkpointed,        checkpointed),
+    SnapshotReceived:   (accept_snapshot,     accept_snapshot,     accept_snapshot,     two_leaders),
+    SnapshotSent:       (ignore,              ignore,              ignore,              snapshot_sent),
     PeerUnreachable:    (ignore,              ignore,              ignore,              peer_unreachable),
     # Receive dispatches on its message, once the terms have been compared.
     PreVote:            (answer_pre_vote,     answer_pre_vote,     answer_pre_vote,     answer_pre_vote),
@@ -133,6 +137,8 @@ class Raft:
         _advance_clock(state, now)
         if isinstance(event, Receive):
             _receive(state, now, event)
+        elif isinstance(event, SnapshotReceived):
+            _receive_snapshot(state, now, event)
         else:
             HANDLERS[type(event)][COLUMN[state.role]](state, now, event)
         if state.role is Role.LEADER:
@@ -159,6 +165,7 @@ class Raft:
             leader=state.leader,
             commit_index=state.commit_index,
             applied=state.applied,
+            first_index=Index(state.log.base_index + 1),
             last_index=state.log.last_index,
             last_term=state.log.last_term,
             durable_index=state.durability.index,
@@ -172,12 +179,11 @@ class Raft:
         return self._state
 
     def _seal(self, now: int) -> list[Effect]:
-        """Gather the step's effects: one write for all that has to be on disk, then the rest in order."""
+        """Gather the step's effects: first what has to be on disk, then the rest in order."""
         state = self._state
-        effects, state.effects = state.effects, []
-        persist = state.durability.seal(now, state.hard_state, state.log.last_index)
-        if persist is not None:
-            effects.insert(0, persist)
+        compact(state)
+        effects: list[Effect] = [*state.durability.seal(now, state.hard_state, state.log.last_index), *state.effects]
+        state.effects.clear()
         role = state.role_changed()
         if role != self._announced:
             self._announced = role
@@ -206,3 +212,13 @@ def _receive(state: RaftState, now: int, event: Receive) -> None:
         reject_stale_leader(state, event.sender, message)
         return
     HANDLERS[type(message)][COLUMN[state.role]](state, now, event)
+
+
+def _receive_snapshot(state: RaftState, now: int, event: SnapshotReceived) -> None:
+    """Compare the terms, as for a message; a snapshot of a former term's leader is of no use."""
+    if event.term < state.current_term:
+        state.effects.append(DropSnapshot(event.source, needless=False))
+        return
+    if event.term > state.current_term:
+        state.become_follower(now, event.term, event.sender)
+    HANDLERS[SnapshotReceived][COLUMN[state.role]](state, now, event)

@@ -11,19 +11,23 @@ import enum
 import attrs
 
 from huton.raft.messages import Message
-from huton.raft.types import Entry, HardState, Index, NodeId, RequestId, Role, Term
+from huton.raft.types import Entry, HardState, Index, NodeId, RequestId, Role, Snapshot, Term
 
 __all__ = [
     "Apply",
     "Committed",
+    "DropSnapshot",
     "Effect",
     "Persist",
+    "PersistSnapshot",
     "ReadLog",
     "ReadReady",
     "Reason",
     "Rejected",
+    "Restored",
     "RoleChanged",
     "Send",
+    "SendSnapshot",
     "Undecided",
 ]
 
@@ -33,7 +37,7 @@ class Persist:
     """Write this to the log atomically, sync, then answer ``Persisted(seq)`` (D2, D3).
 
     In this order: the hard state if given, then drop every entry from ``truncate_from`` on if
-    given, then append ``entries`` from ``first_index`` on.
+    given, then append ``entries`` from ``first_index`` on, then drop all entries that ``compact_to`` replaces.
 
     Attributes:
         seq: consecutive from 1 in each run.
@@ -41,6 +45,8 @@ class Persist:
         truncate_from: first index to drop, or None.
         first_index: the index of ``entries[0]``; meaningless without entries.
         entries: what to append.
+        compact_to: what stands before the log from now on, or None for no change; a durable checkpoint
+            holds at least as much (R11).
     """
 
     seq: int
@@ -48,6 +54,38 @@ class Persist:
     truncate_from: Index | None
     first_index: Index
     entries: tuple[Entry, ...]
+    compact_to: Snapshot | None = None
+
+
+@attrs.frozen
+class PersistSnapshot:
+    """Replace the state by the one that was received, and the whole log by nothing; sync, then ``Persisted(seq)``.
+
+    Atomic, and in one line with ``Persist`` (D2, R8): after a crash either the old log and state are there,
+    or ``snapshot`` with an empty log behind it.
+
+    Attributes:
+        seq: shared with ``Persist``.
+        snapshot: what the state holds.
+        source: as in ``SnapshotReceived``.
+    """
+
+    seq: int
+    snapshot: Snapshot
+    source: int
+
+
+@attrs.frozen
+class DropSnapshot:
+    """What came with ``SnapshotReceived`` is of no use.
+
+    Attributes:
+        source: as there.
+        needless: whether that is because all of it is here; otherwise its sender may try again.
+    """
+
+    source: int
+    needless: bool
 
 
 @attrs.frozen
@@ -59,11 +97,26 @@ class Send:
 
 
 @attrs.frozen
+class SendSnapshot:
+    """Send ``to`` the newest durable checkpoint, as the leader of ``term``; then say ``SnapshotSent``."""
+
+    to: NodeId
+    term: Term
+
+
+@attrs.frozen
 class Apply:
     """Committed and locally durable (R7): apply in order, once, then say ``Applied``."""
 
     first_index: Index
     entries: tuple[Entry, ...]
+
+
+@attrs.frozen
+class Restored:
+    """The state machine is from now on what the durable ``snapshot`` holds; no ``Applied`` is asked for."""
+
+    snapshot: Snapshot
 
 
 @attrs.frozen
@@ -130,4 +183,18 @@ class RoleChanged:
     leader: NodeId | None
 
 
-Effect = Persist | Send | Apply | ReadLog | ReadReady | Committed | Rejected | Undecided | RoleChanged
+Effect = (
+    Persist
+    | PersistSnapshot
+    | DropSnapshot
+    | Send
+    | SendSnapshot
+    | Apply
+    | Restored
+    | ReadLog
+    | ReadReady
+    | Committed
+    | Rejected
+    | Undecided
+    | RoleChanged
+)

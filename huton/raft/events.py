@@ -5,10 +5,11 @@ from __future__ import annotations
 import attrs
 
 from huton.raft.messages import Message
-from huton.raft.types import Entry, Index, NodeId, RequestId
+from huton.raft.types import Entry, Index, NodeId, RequestId, Snapshot, Term
 
 __all__ = [
     "Applied",
+    "Checkpointed",
     "Event",
     "LogRead",
     "PeerUnreachable",
@@ -17,6 +18,8 @@ __all__ = [
     "Propose",
     "ReadIndex",
     "Receive",
+    "SnapshotReceived",
+    "SnapshotSent",
     "Timeout",
 ]
 
@@ -56,7 +59,7 @@ class ReadIndex:
 
 @attrs.frozen
 class Persisted:
-    """The ``Persist`` with this ``seq``, and every earlier one, is on disk and synced (D3)."""
+    """The ``Persist`` or ``PersistSnapshot`` with this ``seq``, and every earlier one, is on disk and synced (D3)."""
 
     seq: int
 
@@ -80,6 +83,46 @@ class Applied:
 
 
 @attrs.frozen
+class Checkpointed:
+    """A synced checkpoint holds everything up to ``index``: the log may do without it (R11)."""
+
+    index: Index
+
+
+@attrs.frozen
+class SnapshotReceived:
+    """A whole snapshot has arrived, and is intact: the paper's InstallSnapshot RPC, chunks and all (Figure 13).
+
+    It ends in exactly one ``PersistSnapshot`` or ``DropSnapshot``. What the leader hears of it is an
+    AppendEntriesReply.
+
+    Attributes:
+        sender: who leads ``term``.
+        snapshot: what the received state holds.
+        source: the driver's name for it; unique within one run of a process.
+    """
+
+    sender: NodeId
+    term: Term
+    snapshot: Snapshot
+    source: int
+
+
+@attrs.frozen
+class SnapshotSent:
+    """The transfer that ``SendSnapshot`` asked for is over.
+
+    Attributes:
+        term: that of the ``SendSnapshot``.
+        taken: whether the peer has it on disk, or had no need of it; not so if the transfer broke off.
+    """
+
+    peer: NodeId
+    term: Term
+    taken: bool
+
+
+@attrs.frozen
 class LogRead:
     """What a ``ReadLog`` found: entries from ``first_index`` on, at least one."""
 
@@ -94,4 +137,17 @@ class PeerUnreachable:
     peer: NodeId
 
 
-Event = Timeout | Receive | Propose | ReadIndex | Persisted | PersistFailed | Applied | LogRead | PeerUnreachable
+Event = (
+    Timeout
+    | Receive
+    | Propose
+    | ReadIndex
+    | Persisted
+    | PersistFailed
+    | Applied
+    | Checkpointed
+    | SnapshotReceived
+    | SnapshotSent
+    | LogRead
+    | PeerUnreachable
+)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from huton.raft.types import Boot, Entry, Index, Term
+from huton.raft.sizes import LogSizes
+from huton.raft.types import Boot, Entry, Index, Snapshot, Term
 
 __all__ = ["RaftLog"]
 
 
 class RaftLog:
-    """Entries ``snapshot.index + 1 .. last_index``.
+    """Entries ``base_index + 1 .. last_index``; a snapshot stands for those before them.
 
     Invariants:
         terms never fall along the log, so they are kept as runs;
@@ -28,10 +29,11 @@ class RaftLog:
     """
 
     def __init__(self, boot: Boot, window_bytes_max: int) -> None:
-        self._base_index = boot.snapshot.index
+        self.base_index = boot.snapshot.index
         self._run_firsts = [run.first_index for run in boot.term_runs]
         self._run_terms = [run.term for run in boot.term_runs]
         self._base_term = boot.snapshot.term
+        self._sizes = LogSizes(boot.sizes)
         self._window: list[Entry] = []
         self._window_bytes = 0
         self._window_bytes_max = window_bytes_max
@@ -49,9 +51,9 @@ class RaftLog:
 
         The index just before the log has the snapshot's term.
         """
-        if index > self.last_index or index < self._base_index:
+        if index > self.last_index or index < self.base_index:
             return None
-        if index == self._base_index:
+        if index == self.base_index:
             return self._base_term
         if index >= self._run_firsts[-1]:
             return self._run_terms[-1]
@@ -73,6 +75,7 @@ class RaftLog:
                 self._run_firsts.append(index)
                 self._run_terms.append(entry.term)
             self._window_bytes += len(entry.data)
+            self._sizes.add(index, len(entry.data))
             self.last_stamp = max(self.last_stamp, entry.stamp)
         self._window.extend(entries)
         self.last_index = index
@@ -84,9 +87,47 @@ class RaftLog:
         del self._window[keep:]
         self.window_first = min(self.window_first, first)
         self.last_index = Index(first - 1)
+        self._sizes.truncate(first)
         while self._run_firsts and self._run_firsts[-1] >= first:
             self._run_firsts.pop()
             self._run_terms.pop()
+
+    def compact(self, upto: Index) -> None:
+        """Forget entry *upto* and all before it but that entry's term; it is in the log, and applied."""
+        term = self.term_at(upto)
+        assert term is not None, "what is compacted was in the log"
+        # The run that goes on behind it begins anew there.
+        done = bisect_right(self._run_firsts, upto + 1) - 1
+        del self._run_firsts[: max(done, 0)]
+        del self._run_terms[: max(done, 0)]
+        if upto == self.last_index:
+            self._run_firsts.clear()
+            self._run_terms.clear()
+        elif self._run_firsts:
+            self._run_firsts[0] = max(self._run_firsts[0], Index(upto + 1))
+        self._base_term = term
+        self.base_index = upto
+        self._sizes.compact(upto)
+        dropped = max(0, upto + 1 - self.window_first)
+        self._window_bytes -= sum(len(entry.data) for entry in self._window[:dropped])
+        del self._window[:dropped]
+        self.window_first = max(self.window_first, Index(upto + 1))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Begin anew with nothing behind *snapshot*."""
+        self._run_firsts.clear()
+        self._run_terms.clear()
+        self._sizes = LogSizes()
+        self._window.clear()
+        self._window_bytes = 0
+        self.base_index = self.last_index = snapshot.index
+        self._base_term = snapshot.term
+        self.window_first = Index(snapshot.index + 1)
+        self.last_stamp = max(self.last_stamp, snapshot.stamp)
+
+    def last_to_drop(self, entries_kept: int, bytes_kept: int) -> Index:
+        """Return up to where the log can be dropped if it has to keep so many of its last entries, or bytes."""
+        return max(Index(self.last_index - entries_kept), self._sizes.index_before(bytes_kept))
 
     def payload(self, first: Index, last: Index, bytes_max: int) -> tuple[Entry, ...] | None:
         """Return entries from *first* on, or None if that one has left memory.
@@ -134,4 +175,4 @@ class RaftLog:
                 return index
             index = Index(self._run_firsts[position] - 1)
             position -= 1
-        return self._base_index
+        return self.base_index

@@ -20,10 +20,12 @@ class ProgressState(enum.Enum):
 
     PROBE: it does not know where the logs agree; one message, then wait for an answer or a heartbeat.
     REPLICATE: it does; messages follow each other without waiting.
+    SNAPSHOT: the follower lacks what the log no longer holds; a snapshot is on its way to it.
     """
 
     PROBE = "probe"
     REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
 
 
 class Inflights:
@@ -91,6 +93,10 @@ class Progress:
     commit_sent: Index = Index(0)
     active: bool = False
 
+    @property
+    def sends_snapshot(self) -> bool:
+        return self.state is ProgressState.SNAPSHOT
+
     def become_probe(self, next_index: Index) -> None:
         """Stop pipelining; try to find agreement just before *next_index*."""
         self.state = ProgressState.PROBE
@@ -99,12 +105,19 @@ class Progress:
         self.reading_from = None
         self.inflights.clear()
 
+    def become_snapshot(self, index: Index) -> None:
+        """A snapshot that holds at least *index* is on its way; go on behind it."""
+        self.become_probe(Index(index + 1))
+        self.state = ProgressState.SNAPSHOT
+
     def acknowledge(self, match_index: Index) -> bool:
         """Take in that the logs agree up to *match_index*; return whether that is news."""
         news = match_index > self.match_index
         if news:
             self.match_index = match_index
-        if self.state is ProgressState.PROBE:
+        if self.state is ProgressState.SNAPSHOT and match_index < self.next_index - 1:
+            return news  # An old answer; the snapshot is still needed.
+        if self.state is not ProgressState.REPLICATE:
             self.state = ProgressState.REPLICATE
             self.probing = False
             self.reading_from = None

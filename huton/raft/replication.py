@@ -1,38 +1,31 @@
-"""Log replication: what a leader sends, what a follower accepts, and when an entry is committed.
+"""Log replication, the leader's side: what it sends, and when an entry is committed.
 
 Source: Raft paper §5.3, §5.4.2, Figure 2 "AppendEntries RPC"; thesis §3.5, §3.6.2, §10.2.1.
 """
 
 from __future__ import annotations
 
-from huton.errors import SafetyViolation
-from huton.raft.effects import Apply, Committed, ReadLog, Reason, Rejected
-from huton.raft.events import Applied, LogRead, PeerUnreachable, Propose, Receive
+from huton.raft.applying import apply_committed, take_entries_read
+from huton.raft.effects import Committed, ReadLog, Reason, Rejected
+from huton.raft.events import LogRead, PeerUnreachable, Propose, Receive
 from huton.raft.messages import AppendEntries, AppendEntriesReply
 from huton.raft.progress import Inflights, Progress, ProgressState
 from huton.raft.quorum import acknowledged_by_majority
 from huton.raft.reads import confirm_rounds, open_round
+from huton.raft.snapshots import send_snapshot
 from huton.raft.state import Proposal, RaftState
-from huton.raft.types import ZERO_INDEX, ZERO_TERM, Entry, EntryKind, Index, NodeId
+from huton.raft.types import Entry, EntryKind, Index, NodeId
 
 __all__ = [
-    "accept_entries",
-    "acknowledge_durable",
     "append_command",
-    "apply_committed",
     "commit_by_majority",
     "count_reply",
-    "entries_applied",
     "log_read",
     "peer_unreachable",
     "refuse_commands",
-    "reject_stale_leader",
     "replicate",
     "start_leading",
-    "two_leaders",
 ]
-
-# ------------------------------------------------------------------- the leader
 
 
 def start_leading(state: RaftState, now: int) -> None:
@@ -52,7 +45,7 @@ def start_leading(state: RaftState, now: int) -> None:
     state.round = 0
     state.heartbeat_deadline = now + config.heartbeat_interval_ns
     state.quorum_deadline = now + config.election_timeout_ns
-    append_entries(state, [Entry(state.current_term, EntryKind.NOOP, state.stamp, b"")])
+    state.append([Entry(state.current_term, EntryKind.NOOP, state.stamp, b"")])
 
 
 def append_command(state: RaftState, now: int, event: Propose) -> None:
@@ -70,18 +63,12 @@ def append_command(state: RaftState, now: int, event: Propose) -> None:
         state.proposals.append(Proposal(Index(state.log.last_index + len(entries)), id, size))
         state.uncommitted_bytes += size
     if entries:
-        append_entries(state, entries)
+        state.append(entries)
 
 
 def refuse_commands(state: RaftState, now: int, event: Propose) -> None:
     """Everybody else: only the leader appends."""
     state.effects.extend(Rejected(id, Reason.NOT_LEADER, state.leader) for id, _ in event.requests)
-
-
-def append_entries(state: RaftState, entries: list[Entry]) -> None:
-    """Add *entries* to this node's log, in memory now and on disk at the end of the step."""
-    state.durability.append(Index(state.log.last_index + 1), entries)
-    state.log.append(entries)
 
 
 def replicate(state: RaftState, *, heartbeat: bool = False) -> None:
@@ -93,6 +80,8 @@ def replicate(state: RaftState, *, heartbeat: bool = False) -> None:
     committed.
     """
     for peer, progress in state.progress.items():
+        if progress.next_index <= state.log.base_index and not progress.probing:
+            send_snapshot(state, peer, progress)
         sent = _send_entries(state, peer, progress)
         quiet = not progress.inflights and progress.state is ProgressState.REPLICATE
         news = progress.round_sent < state.round or (quiet and progress.commit_sent < state.commit_index)
@@ -104,7 +93,7 @@ def _send_entries(state: RaftState, peer: NodeId, progress: Progress) -> bool:
     """Send entries as far as flow control allows; return whether anything was sent."""
     sent = False
     while progress.next_index <= state.log.last_index and progress.reading_from is None:
-        if progress.probing or progress.inflights.full:
+        if progress.probing or progress.inflights.full or progress.sends_snapshot:
             break
         entries = state.log.payload(progress.next_index, state.log.last_index, state.config.append_bytes_max)
         if entries is None:
@@ -123,8 +112,11 @@ def _read_for(state: RaftState, progress: Progress) -> None:
 
 
 def _send(state: RaftState, peer: NodeId, progress: Progress, entries: tuple[Entry, ...]) -> None:
-    """Send one AppendEntries that continues at the follower's next index."""
-    prev_log_index = Index(progress.next_index - 1)
+    """Send one AppendEntries that continues at the follower's next index.
+
+    A heartbeat for a follower that lacks more than the log holds continues where the log begins.
+    """
+    prev_log_index = max(Index(progress.next_index - 1), state.log.base_index)
     prev_log_term = state.log.term_at(prev_log_index)
     assert prev_log_term is not None, "the log holds everything up to next_index - 1"
     message = AppendEntries(
@@ -162,11 +154,16 @@ def count_reply(state: RaftState, now: int, event: Receive) -> None:
 
 
 def _step_back(state: RaftState, progress: Progress, reply: AppendEntriesReply) -> None:
-    """Take up the follower's hint, unless the rejection is of a message from before (reordered, doubled)."""
+    """Take up the follower's hint, unless the rejection is of a message from before (reordered, doubled).
+
+    Heartbeats to a follower that lacks more than the log holds go on where the log begins, and that moves.
+    """
+    if progress.sends_snapshot:
+        return
     if progress.state is ProgressState.REPLICATE:
         if reply.index <= progress.match_index:
             return
-    elif reply.index != progress.next_index - 1:
+    elif reply.index != progress.next_index - 1 and progress.next_index > state.log.base_index:
         return
     hint = state.log.last_index_not_above(reply.hint_index, reply.hint_term)
     progress.become_probe(Index(min(hint + 1, reply.index)))
@@ -195,162 +192,9 @@ def commit_by_majority(state: RaftState) -> None:
 def peer_unreachable(state: RaftState, now: int, event: PeerUnreachable) -> None:
     """Leader: what was in flight is probably lost, so look for agreement anew."""
     progress = state.progress.get(event.peer)
-    if progress is not None:
+    # A snapshot goes over a link of its own, and its end is told.
+    if progress is not None and not progress.sends_snapshot:
         progress.become_probe(Index(progress.match_index + 1))
-
-
-def two_leaders(state: RaftState, now: int, event: Receive) -> None:
-    """A leader hears of another one in its own term: Election Safety is broken (Figure 3)."""
-    raise SafetyViolation(f"{event.sender} and {state.id} both lead term {state.current_term}")
-
-
-# ----------------------------------------------------------------- the follower
-
-
-def accept_entries(state: RaftState, now: int, event: Receive) -> None:
-    """Follow the sender, and take in its entries where the logs agree (Figure 2, steps 2 to 5)."""
-    message = event.message
-    assert isinstance(message, AppendEntries)
-    _follow(state, now, event.sender)
-    state.round_seen = max(state.round_seen, message.round)
-    prev, entries = message.prev_log_index, message.entries
-    if prev < state.commit_index:
-        _check_committed(state, message)
-        entries = entries[state.commit_index - prev :]
-        prev = state.commit_index
-    elif state.log.term_at(prev) != message.prev_log_term:
-        _reject(state, event.sender, message)
-        return
-    appended = _append_new(state, prev, entries)
-    # No further than this very message matched, never "my last index": what lies beyond may be another leader's.
-    matched = Index(prev + len(entries))
-    state.matched = max(state.matched, matched)
-    _commit(state, min(message.leader_commit, matched))
-    if appended or (entries and matched > state.durability.index):
-        state.owes_reply = True
-    else:
-        _acknowledge(state, event.sender, matched)
-
-
-def _follow(state: RaftState, now: int, leader: NodeId) -> None:
-    if state.leader is None:
-        state.become_follower(now, state.current_term, leader)
-    elif state.leader != leader:
-        raise SafetyViolation(f"{leader} and {state.leader} both lead term {state.current_term}")
-    state.heard_at = now
-    state.election_deadline = now + state.election_timeout_ns
-
-
-def _check_committed(state: RaftState, message: AppendEntries) -> None:
-    """Committed entries are every later leader's (Leader Completeness): what overlaps them must agree."""
-    overlap = message.entries[: state.commit_index - message.prev_log_index]
-    for index, entry in enumerate(overlap, start=message.prev_log_index + 1):
-        term = state.log.term_at(Index(index))
-        if term not in (None, entry.term):
-            raise SafetyViolation(f"committed entry {index} has term {term}, yet the leader has term {entry.term}")
-
-
-def _append_new(state: RaftState, prev: Index, entries: tuple[Entry, ...]) -> bool:
-    """Append the entries that are not in the log yet; replace a conflicting tail, and only that.
-
-    Source: Figure 2, AppendEntries receiver steps 3 and 4. Entries that agree are left alone: the
-    message may be an old one, and the log already longer.
-    """
-    for position, entry in enumerate(entries):
-        index = Index(prev + 1 + position)
-        term = state.log.term_at(index)
-        if term == entry.term:
-            continue
-        if term is not None:
-            state.log.truncate(index)
-            state.durability.truncate(index)
-        append_entries(state, list(entries[position:]))
-        return True
-    return False
-
-
-def _reject(state: RaftState, leader: NodeId, message: AppendEntries) -> None:
-    """Say where the logs may still agree, skipping whole terms (§5.3)."""
-    hint = state.log.last_index_not_above(message.prev_log_index, message.prev_log_term)
-    hint_term = state.log.term_at(hint)
-    assert hint_term is not None, "hints lie within the log"
-    reply = AppendEntriesReply(
-        term=state.current_term,
-        round=state.round_seen,
-        success=False,
-        index=message.prev_log_index,
-        hint_index=hint,
-        hint_term=hint_term,
-    )
-    state.send_durably(leader, reply)
-
-
-def _acknowledge(state: RaftState, leader: NodeId, matched: Index) -> None:
-    """Confirm up to *matched*, but no further than this disk (R3)."""
-    reply = AppendEntriesReply(
-        term=state.current_term,
-        round=state.round_seen,
-        success=True,
-        index=min(matched, state.durability.index),
-        hint_index=ZERO_INDEX,
-        hint_term=ZERO_TERM,
-    )
-    state.send_durably(leader, reply)
-
-
-def acknowledge_durable(state: RaftState) -> None:
-    """Follower: tell the leader of entries that have reached the disk since it sent them (R3)."""
-    if not state.owes_reply or state.leader is None:
-        return
-    state.owes_reply = state.matched > state.durability.index
-    _acknowledge(state, state.leader, state.matched)
-
-
-def reject_stale_leader(state: RaftState, leader: NodeId, message: AppendEntries) -> None:
-    """Tell a leader of a former term about this one.
-
-    Without it, a member that campaigned alone and is now sticky-ignored could never rejoin: the
-    leader has to learn of the higher term to step down. Source: etcd ``TestFreeStuckCandidate``.
-    """
-    _reject(state, leader, message)
-
-
-# ----------------------------------------------------------- commit and apply
-
-
-def _commit(state: RaftState, index: Index) -> None:
-    if index > state.commit_index:
-        state.commit_index = index
-        apply_committed(state)
-
-
-def apply_committed(state: RaftState) -> None:
-    """Hand over the next entries that are committed and on this node's disk (R7), one batch at a time."""
-    if state.handed_over > state.applied or state.apply_reading is not None:
-        return
-    first = Index(state.applied + 1)
-    last = min(state.commit_index, state.durability.index)
-    if first > last:
-        return
-    entries = state.log.payload(first, last, state.config.append_bytes_max)
-    if entries is None:
-        state.apply_reading = first
-        last = min(last, Index(state.log.window_first - 1))
-        state.effects.append(ReadLog(first, last, state.config.append_bytes_max))
-        return
-    _hand_over(state, first, entries)
-
-
-def _hand_over(state: RaftState, first: Index, entries: tuple[Entry, ...]) -> None:
-    state.handed_over = Index(first + len(entries) - 1)
-    state.effects.append(Apply(first, entries))
-
-
-def entries_applied(state: RaftState, now: int, event: Applied) -> None:
-    """The state machine is done with a batch: give it the next one."""
-    state.applied = event.index
-    state.log.release(state.applied)
-    apply_committed(state)
 
 
 def log_read(state: RaftState, now: int, event: LogRead) -> None:
@@ -360,20 +204,12 @@ def log_read(state: RaftState, now: int, event: LogRead) -> None:
     """
     first = event.first_index
     entries = _still_ours(state, first, event.entries)
-    wanted_to_apply = state.apply_reading == first
-    if wanted_to_apply:
-        state.apply_reading = None
-    readers = [(peer, progress) for peer, progress in state.progress.items() if progress.reading_from == first]
-    for _, progress in readers:
+    take_entries_read(state, first, entries)
+    for peer, progress in state.progress.items():
+        if progress.reading_from != first:
+            continue
         progress.reading_from = None
-    if not entries:
-        return
-    if wanted_to_apply:
-        # A read for a follower may have begun at the same entry, and go on beyond what is committed.
-        last = min(state.commit_index, state.durability.index)
-        _hand_over(state, first, entries[: last + 1 - first])
-    for peer, progress in readers:
-        if progress.next_index == first and not progress.probing and not progress.inflights.full:
+        if entries and progress.next_index == first and not progress.probing and not progress.inflights.full:
             _send(state, peer, progress, entries)
 
 

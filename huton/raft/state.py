@@ -15,7 +15,19 @@ from huton.raft.effects import Effect, Reason, Rejected, RoleChanged, Send, Unde
 from huton.raft.log import RaftLog
 from huton.raft.messages import Message
 from huton.raft.progress import Progress
-from huton.raft.types import Boot, Configuration, HardState, Index, NodeId, RaftConfig, RequestId, Role, Term
+from huton.raft.types import (
+    Boot,
+    Configuration,
+    Entry,
+    HardState,
+    Index,
+    NodeId,
+    RaftConfig,
+    RequestId,
+    Role,
+    Snapshot,
+    Term,
+)
 
 __all__ = ["Proposal", "RaftState", "ReadRound", "new_state"]
 
@@ -44,6 +56,7 @@ class RaftState:
 
     Invariants:
         ``applied <= handed_over <= commit_index <= log.last_index``, and ``handed_over <= durability.index``;
+        ``log.base_index <= checkpoint <= applied``, but while a snapshot is being restored the log is ahead of both;
         ``leader == config.id`` exactly while the role is LEADER;
         ``progress``, ``proposals``, ``reads_waiting`` and ``read_rounds`` are empty unless it is.
 
@@ -52,6 +65,8 @@ class RaftState:
         commit_index: highest entry known to be committed. Not persistent (R9).
         applied: highest entry the state machine holds.
         handed_over: highest entry given to it with ``Apply``.
+        checkpoint: highest entry that a durable checkpoint of it holds.
+        restoring: the snapshot that is on its way to disk, to replace log and state, or None.
         apply_reading: first index of a ``ReadLog`` under way for it, or None.
         heard_at: when this term's leader was last heard.
         election_timeout_ns: this wait's randomised timeout.
@@ -83,6 +98,8 @@ class RaftState:
     commit_index: Index
     applied: Index
     handed_over: Index
+    checkpoint: Index
+    restoring: Snapshot | None = None
     apply_reading: Index | None = None
     role: Role = Role.FOLLOWER
     leader: NodeId | None = None
@@ -122,6 +139,11 @@ class RaftState:
     @property
     def hard_state(self) -> HardState:
         return HardState(self.current_term, self.voted_for)
+
+    def append(self, entries: list[Entry]) -> None:
+        """Add *entries* to this node's log, in memory now and on disk at the end of the step."""
+        self.durability.append(Index(self.log.last_index + 1), entries)
+        self.log.append(entries)
 
     def send(self, to: NodeId, message: Message) -> None:
         """Send *message*, which promises nothing that this node's disk has to remember."""
@@ -208,4 +230,5 @@ def new_state(config: RaftConfig, boot: Boot, timeouts: Callable[[], int]) -> Ra
         commit_index=boot.applied,
         applied=boot.applied,
         handed_over=boot.applied,
+        checkpoint=boot.applied,
     )

@@ -24,6 +24,7 @@ __all__ = [
     "RaftConfig",
     "RequestId",
     "Role",
+    "SizeMark",
     "Snapshot",
     "Status",
     "Term",
@@ -117,14 +118,30 @@ class Configuration:
 
 @attrs.frozen
 class Snapshot:
-    """What stands before the first entry of the log: a state up to ``index``, and who decided then.
+    """What a state holds: everything applied up to ``index``, and nothing above it (paper §7).
 
-    A newborn cluster starts at index 0, term 0, with its first configuration.
+    It stands for the entries up to there: in front of a compacted log, for a checkpoint, and for what one
+    member sends to another. A newborn cluster starts at index 0, term 0, with its first configuration.
+
+    Attributes:
+        index: the last entry that it replaces; the paper's lastIncludedIndex.
+        term: that entry's term.
+        stamp: cluster time, not below that entry's.
+        configuration: the members that decided then.
     """
 
     index: Index
     term: Term
+    stamp: int
     configuration: Configuration
+
+
+@attrs.frozen
+class SizeMark:
+    """How much data lies in the log up to entry ``index``, counted from the first mark of the same log on."""
+
+    index: Index
+    bytes: int
 
 
 @attrs.frozen
@@ -143,8 +160,9 @@ class Boot:
         hard_state: the newest durable term and vote.
         snapshot: what stands before the log.
         term_runs: the terms of the log's entries, ascending; empty for an empty log.
+        sizes: where its data lies, as ``LogSizes`` marks it.
         last_index: the last durable entry, or ``snapshot.index`` for an empty log.
-        last_stamp: the cluster time of the last entry, 0 for none.
+        last_stamp: the cluster time of the last entry, or ``snapshot.stamp`` for an empty log.
         applied: the index that the durable state holds;
             ``snapshot.index <= applied <= last_index``.
     """
@@ -152,6 +170,7 @@ class Boot:
     hard_state: HardState
     snapshot: Snapshot
     term_runs: tuple[TermRun, ...]
+    sizes: tuple[SizeMark, ...]
     last_index: Index
     last_stamp: int
     applied: Index
@@ -175,6 +194,11 @@ class RaftConfig:
             proposals as overloaded.
         window_bytes_max: payload bytes of applied entries kept in memory for slow followers;
             older ones are read from storage.
+        log_entries_kept: how many of its last entries the log keeps, though a checkpoint holds what
+            they did: for members that lag, which else need a snapshot. A leader keeps up to four
+            times as many while a follower needs them.
+        log_bytes_kept: the same in payload bytes; whichever is less counts.
+        compact_entries: how many entries leave the log at a time.
     """
 
     id: NodeId
@@ -185,6 +209,9 @@ class RaftConfig:
     inflight_messages_max: int = 256
     uncommitted_bytes_max: int = 64 << 20
     window_bytes_max: int = 16 << 20
+    log_entries_kept: int = 50_000
+    log_bytes_kept: int = 64 << 20
+    compact_entries: int = 512
 
 
 @attrs.frozen(kw_only=True)
@@ -192,6 +219,7 @@ class Status:
     """A view of a core at one moment, for people and checkers.
 
     Attributes:
+        first_index: the first entry that the log still holds, or would hold.
         match_index: per follower, what a leader knows to be on its disk; empty elsewhere.
     """
 
@@ -202,6 +230,7 @@ class Status:
     leader: NodeId | None
     commit_index: Index
     applied: Index
+    first_index: Index
     last_index: Index
     last_term: Term
     durable_index: Index

@@ -11,6 +11,7 @@ from huton.replica.contract import (
     Receive,
     ReplicaConfig,
     Send,
+    SnapshotPersisted,
     Submit,
     ViewReady,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Replica",
     "ReplicaConfig",
     "Send",
+    "SnapshotPersisted",
     "Submit",
     "ViewReady",
 ]

@@ -9,10 +9,10 @@ from __future__ import annotations
 import attrs
 
 from huton.errors import RequestError
+from huton.kv.statemachine import StateReader
 from huton.raft import effects as core_effects
 from huton.raft import events as core_events
-from huton.raft.types import Index, NodeId, RaftConfig, RequestId
-from huton.storage.interface import CheckpointMeta
+from huton.raft.types import Index, NodeId, RaftConfig, RequestId, Snapshot
 from huton.wire import PeerMessage
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Receive",
     "ReplicaConfig",
     "Send",
+    "SnapshotPersisted",
     "Submit",
     "ViewReady",
 ]
@@ -83,9 +84,22 @@ class Receive:
 
 @attrs.frozen
 class Checkpointed:
-    """The ``Checkpoint`` with this meta is on disk and synced."""
+    """The ``Checkpoint`` of this snapshot is on disk and synced."""
 
-    meta: CheckpointMeta
+    snapshot: Snapshot
+
+
+@attrs.frozen
+class SnapshotPersisted:
+    """``Persisted`` for a ``PersistSnapshot``.
+
+    Attributes:
+        seq: that of the effect.
+        base: live reader of the state that was restored.
+    """
+
+    seq: int
+    base: StateReader
 
 
 @attrs.frozen
@@ -100,10 +114,13 @@ Event = (
     | Read
     | Receive
     | Checkpointed
+    | SnapshotPersisted
     | core_events.Timeout
     | core_events.Persisted
     | core_events.PersistFailed
     | core_events.LogRead
+    | core_events.SnapshotReceived
+    | core_events.SnapshotSent
     | core_events.PeerUnreachable
     | PeerReachable
 )
@@ -139,11 +156,23 @@ class ViewReady:
 class Checkpoint:
     """Write these changes (sorted; None deletes) with ``storage.checkpoint``, then say ``Checkpointed``.
 
-    At most one is under way at a time.
+    At most one is under way at a time, and none along with a ``PersistSnapshot``: whichever comes second waits
+    for the first, and a checkpoint that is older than the restored snapshot is not written at all.
     """
 
     changes: tuple[tuple[bytes, bytes | None], ...]
-    meta: CheckpointMeta
+    snapshot: Snapshot
 
 
-Effect = core_effects.Persist | Send | core_effects.ReadLog | core_effects.RoleChanged | Answer | ViewReady | Checkpoint
+Effect = (
+    core_effects.Persist
+    | core_effects.PersistSnapshot
+    | core_effects.DropSnapshot
+    | core_effects.SendSnapshot
+    | core_effects.ReadLog
+    | core_effects.RoleChanged
+    | Send
+    | Answer
+    | ViewReady
+    | Checkpoint
+)

@@ -14,7 +14,7 @@ from huton.kv.statemachine import ApplyContext, StateMachine, StateReader
 from huton.raft import Raft
 from huton.raft import effects as core
 from huton.raft import events as core_events
-from huton.raft.types import Boot, Entry, EntryKind, Index, NodeId, RequestId, Role, Status
+from huton.raft.types import Boot, Entry, EntryKind, Index, NodeId, RequestId, Role, Snapshot, Status, Term
 from huton.replica.callers import Callers, Leadership
 from huton.replica.contract import (
     Checkpoint,
@@ -26,10 +26,10 @@ from huton.replica.contract import (
     Receive,
     ReplicaConfig,
     Send,
+    SnapshotPersisted,
     Submit,
 )
 from huton.replica.guests import Guests
-from huton.storage.interface import CheckpointMeta
 from huton.storage.overlay import Overlay
 from huton.wire import ForwardReads, ForwardWrites, Outcome, OutcomeStatus, ReadAnswers, WriteAnswers
 
@@ -74,9 +74,12 @@ class Replica:
         self._machine = machine
         self._epoch = epoch
         self._raft = Raft(config.raft, boot, timeouts)
+        self._base = base
         self._overlay = Overlay(base)
         self._applied = boot.applied
-        self._checkpointing = False
+        self._applied_term, self._applied_stamp = Term(0), 0
+        # What the checkpoint under way holds.
+        self._checkpointing: Snapshot | None = None
         # Commands carried out since the last checkpoint began.
         self._replay_bytes = 0
         # What is to be applied once there is room in the overlay.
@@ -132,12 +135,10 @@ class Replica:
             case Receive():
                 self._receive(now, event)
             case Checkpointed():
-                self._overlay.drop_sealed()
-                self._checkpointing = False
-                self._checkpoint_if_due()
-                put_off, self._put_off = self._put_off, None
-                if put_off is not None:
-                    self._carry(now, deque([put_off]))
+                self._checkpointed(now, event)
+            case SnapshotPersisted():
+                self._base = event.base
+                self._drive(now, core_events.Persisted(event.seq))
             case core_events.Timeout():
                 self._drive(now, event)
                 self._callers.expire(now)
@@ -255,8 +256,12 @@ class Replica:
             match effect:
                 case core.Send():
                     self._out.append(Send(effect.to, effect.message))
-                case core.Persist() | core.ReadLog():
+                case (
+                    core.Persist() | core.PersistSnapshot() | core.DropSnapshot() | core.SendSnapshot() | core.ReadLog()
+                ):
                     self._out.append(effect)
+                case core.Restored():
+                    self._restored(effect.snapshot)
                 case core.Committed():
                     self._committed[effect.index] = effect.id
                 case core.Apply() if self._overlay_is_full:
@@ -294,9 +299,23 @@ class Replica:
             id = self._committed.pop(index, None)
             if id is not None and outcome is not None:
                 self._end_write(id, outcome, (self._id, self._term))
+            self._applied_term, self._applied_stamp = entry.term, entry.stamp
             index = Index(index + 1)
         self._applied = Index(index - 1)
         self._checkpoint_if_due()
+
+    def _restored(self, snapshot: Snapshot) -> None:
+        """The state is another one, as if everything up to *snapshot* had been applied here.
+
+        It does not tell what came of single commands: whoever waits for one is told just that.
+        """
+        self._overlay.restore(self._base)
+        self._applied, self._applied_term, self._applied_stamp = snapshot.index, snapshot.term, snapshot.stamp
+        self._checkpointing = self._put_off = None
+        self._replay_bytes = 0
+        committed, self._committed = self._committed, {}
+        for id in committed.values():
+            self._end_write(id, Outcome(OutcomeStatus.UNKNOWN), (self._id, self._term))
 
     def _carry_out(self, index: Index, entry: Entry) -> Outcome:
         transaction = self._overlay.begin()
@@ -316,11 +335,24 @@ class Replica:
         """Have the overlay written once it is large enough, or a restart would take long; one at a time."""
         size = self._config.overlay_bytes_max
         due = self._overlay.bytes_active >= size or self._replay_bytes >= REPLAY_FACTOR * size
-        if self._checkpointing or not due:
+        if self._checkpointing is not None or not due:
             return
-        self._checkpointing = True
+        configuration = self._raft.state.configuration
+        self._checkpointing = Snapshot(self._applied, self._applied_term, self._applied_stamp, configuration)
         self._replay_bytes = 0
-        self._out.append(Checkpoint(self._overlay.seal(), CheckpointMeta(self._applied)))
+        self._out.append(Checkpoint(self._overlay.seal(), self._checkpointing))
+
+    def _checkpointed(self, now: int, event: Checkpointed) -> None:
+        """More is on disk; a checkpoint of a state that was replaced meanwhile says nothing."""
+        if event.snapshot != self._checkpointing:
+            return
+        self._overlay.drop_sealed()
+        self._checkpointing = None
+        self._drive(now, core_events.Checkpointed(event.snapshot.index))
+        self._checkpoint_if_due()
+        put_off, self._put_off = self._put_off, None
+        if put_off is not None:
+            self._carry(now, deque([put_off]))
 
     def _finish(self, now: int) -> list[Effect]:
         """Send every request where it belongs now, and return what the step asks of the driver."""

@@ -18,8 +18,9 @@ from huton.runtime.birth import BirthProtocol
 from huton.runtime.driver import ReplicaDriver
 from huton.runtime.founding import Founding
 from huton.runtime.links import Links
+from huton.runtime.transfers import Transfers
 from huton.storage.interface import Storage
-from huton.wire import BirthMessage, Hello, PeerMessage
+from huton.wire import BirthMessage, Frame, FrameReader, Hello, PeerMessage
 
 __all__ = ["Assembly"]
 
@@ -44,6 +45,7 @@ class Assembly:
         self._env = env
         self._storage = storage
         self._driver: ReplicaDriver | None = None
+        self._transfers: Transfers
         self._ended = False
         self._closed = False
         self._nursery: trio.Nursery | None = None
@@ -162,6 +164,12 @@ class Assembly:
         if self._driver is not None:
             self._driver.receive(sender, message)
 
+    async def receive_snapshot(
+        self, stream: trio.abc.Stream, reader: FrameReader, sender: NodeId, first: Frame
+    ) -> None:
+        if self._driver is not None:
+            await self._transfers.receive(stream, reader, sender, first)
+
     def hear(self, sender: NodeId, message: BirthMessage) -> None:
         self._founding.heard(sender, message)
 
@@ -207,8 +215,13 @@ class Assembly:
             timeouts=lambda: self._env.random.randrange(shortest, 2 * shortest),
             epoch=self._env.random.getrandbits(63),
         )
-        self._driver = ReplicaDriver(self._env, self._storage, replica, self._links.send)
+        driver = ReplicaDriver(
+            self._env, self._storage, replica, self._links.send, lambda effect: self._transfers.send(effect)
+        )
+        self._transfers = Transfers(self._env, self._storage, driver, self._links.connect)
+        self._driver = driver
         assert self._nursery is not None
-        self._nursery.start_soon(self._driver.run)
+        self._nursery.start_soon(driver.run)
+        self._nursery.start_soon(self._transfers.run)
         self._links.introduce_again()
         self.born.set()

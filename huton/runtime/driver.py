@@ -3,10 +3,7 @@
 The rules of ``docs/architecture.md``, and where they are kept:
 
 - D1, effects are started in list order and nobody waits for one: the ``_carry_...`` methods never await.
-- D2, persists are written in the order of their seq: one task takes all that are pending and writes them as one
-  atomic batch with one sync, while the next ones gather (group commit).
-- D3, ``Persisted`` follows the sync: it is said after ``storage.persist`` has returned.
-- D4 is kept inside the replica, D5 by the links.
+- D2 and D3 by the disk, D4 inside the replica, D5 by the links.
 - D6, an error of the disk ends this run: every caller is answered, and ``run`` raises.
 
 Everything that touches the replica runs in trio's thread and never awaits halfway, so steps never overlap.
@@ -15,22 +12,19 @@ Everything that touches the replica runs in trio's thread and never awaits halfw
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 import trio
 
 from huton.env import Env
 from huton.errors import NoLeader, OutcomeUnknown, RequestError, StorageError
-from huton.raft.effects import Persist, ReadLog, RoleChanged
-from huton.raft.events import LogRead, PeerUnreachable, Persisted, PersistFailed, Timeout
-from huton.raft.types import NodeId, RequestId
+from huton.raft.effects import DropSnapshot, Persist, PersistSnapshot, ReadLog, RoleChanged, SendSnapshot
+from huton.raft.events import PeerUnreachable, PersistFailed, SnapshotSent, Timeout
+from huton.raft.types import NodeId, RequestId, Term
 from huton.replica import (
     Answer,
     Checkpoint,
-    Checkpointed,
     Effect,
     Event,
     PeerReachable,
@@ -42,6 +36,7 @@ from huton.replica import (
     ViewReady,
 )
 from huton.runtime.bell import Bell
+from huton.runtime.disk import Disk
 from huton.storage.interface import Storage
 from huton.wire import PeerMessage
 
@@ -80,14 +75,25 @@ class ReplicaDriver:
         storage: of a node that is born.
         replica: made from what the storage recovered.
         send: tries to deliver a message, at once or in the background.
+        send_snapshot: begins a transfer, whose end is told with ``snapshot_sent``.
+
+    Attributes:
+        disk: carries out what the replica asks of the storage.
     """
 
     def __init__(
-        self, env: Env, storage: Storage, replica: Replica, send: Callable[[NodeId, PeerMessage], None]
+        self,
+        env: Env,
+        storage: Storage,
+        replica: Replica,
+        send: Callable[[NodeId, PeerMessage], None],
+        send_snapshot: Callable[[SendSnapshot], None],
     ) -> None:
         self.replica: Final = replica
+        disk = self.disk = Disk(
+            env, storage, happened=self._happened, happened_now=self._happened_now, failed=self._disk_failed
+        )
         self._env = env
-        self._storage = storage
         self._send = send
         # What has happened since the last turn. All requests of a turn are one event: one message, one write.
         self._inbox: list[Event] = []
@@ -97,23 +103,20 @@ class ReplicaDriver:
         self._last_id = 0
         self._writers: dict[RequestId, _Caller] = {}
         self._readers: dict[RequestId, _Caller] = {}
-        self._persists: list[Persist] = []
-        self._persists_bell = Bell()
-        self._checkpoints: deque[Checkpoint] = deque()
-        self._checkpoints_bell = Bell()
-        self._log_reads: deque[ReadLog] = deque()
-        self._log_reads_bell = Bell()
         self._nap = trio.CancelScope()
         self._nap_until = 0
         self._over = False
         # Any: Callable[[T], None] per T, which a mapping can't say.
         self._carriers: Final[dict[type[Effect], Callable[[Any], None]]] = {
             Send: self._carry_send,
-            Persist: self._carry_persist,
+            Persist: disk.persist,
+            PersistSnapshot: disk.persist,
+            DropSnapshot: disk.drop_snapshot,
+            SendSnapshot: send_snapshot,
             Answer: self._carry_answer,
             ViewReady: self._carry_view,
-            ReadLog: self._carry_log_read,
-            Checkpoint: self._carry_checkpoint,
+            ReadLog: disk.read_log,
+            Checkpoint: disk.checkpoint,
             RoleChanged: self._carry_role,
         }
 
@@ -147,18 +150,23 @@ class ReplicaDriver:
 
     def receive(self, sender: NodeId, message: PeerMessage) -> None:
         """Take in a message of another member."""
-        self._inbox.append(Receive(sender, message))
-        self._bell.ring()
+        self._happened(Receive(sender, message))
 
     def reached(self, peer: NodeId) -> None:
         """Take in that a link to *peer* stands."""
-        self._inbox.append(PeerReachable(peer))
-        self._bell.ring()
+        self._happened(PeerReachable(peer))
 
     def lost(self, peer: NodeId) -> None:
         """Take in that the link to *peer* broke."""
-        self._inbox.append(PeerUnreachable(peer))
-        self._bell.ring()
+        self._happened(PeerUnreachable(peer))
+
+    def wants_snapshot(self, term: Term) -> bool:
+        """Return whether a snapshot of the leader of *term* could be of use now."""
+        return not self._over and not self.disk.restoring and term >= self.replica.status().term
+
+    def snapshot_sent(self, peer: NodeId, term: Term, *, taken: bool) -> None:
+        """Take in how a transfer ended."""
+        self._happened(SnapshotSent(peer, term, taken))
 
     async def run(self) -> None:
         """Drive the replica until cancelled.
@@ -171,14 +179,20 @@ class ReplicaDriver:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._take_turns)
                 nursery.start_soon(self._keep_time)
-                nursery.start_soon(self._write_log)
-                nursery.start_soon(self._write_checkpoints)
-                nursery.start_soon(self._read_log)
+                nursery.start_soon(self.disk.run)
         finally:
             self._over = True
             self._end_callers()
 
     # ------------------------------------------------------------------ turns
+
+    def _happened(self, event: Event) -> None:
+        self._inbox.append(event)
+        self._bell.ring()
+
+    def _happened_now(self, event: Event) -> None:
+        self._inbox.append(event)
+        self._turn()
 
     async def _take_turns(self) -> None:
         while True:
@@ -229,10 +243,6 @@ class ReplicaDriver:
     def _carry_send(self, effect: Send) -> None:
         self._send(effect.to, effect.message)
 
-    def _carry_persist(self, effect: Persist) -> None:
-        self._persists.append(effect)
-        self._persists_bell.ring()
-
     def _carry_answer(self, effect: Answer) -> None:
         caller = self._writers.pop(effect.id, None) or self._readers.pop(effect.id, None)
         # None: it was cancelled.
@@ -244,59 +254,10 @@ class ReplicaDriver:
         if caller is not None:
             caller.wake(b"")
 
-    def _carry_log_read(self, effect: ReadLog) -> None:
-        self._log_reads.append(effect)
-        self._log_reads_bell.ring()
-
-    def _carry_checkpoint(self, effect: Checkpoint) -> None:
-        self._checkpoints.append(effect)
-        self._checkpoints_bell.ring()
-
     def _carry_role(self, effect: RoleChanged) -> None:
         log.info("%s in term %d, leader: %s", effect.role.value, effect.term, effect.leader or "none")
 
     # ------------------------------------------------------------------ the disk
-
-    async def _write_log(self) -> None:
-        while True:
-            await self._persists_bell.wait()
-            while self._persists:
-                batch, self._persists = self._persists, []
-                try:
-                    await self._env.offload.run_sync(partial(self._storage.persist, batch))
-                except (OSError, StorageError) as error:
-                    raise self._disk_failed(batch[0].seq, error) from error
-                self._inbox.append(Persisted(batch[-1].seq))
-                self._bell.ring()
-
-    async def _write_checkpoints(self) -> None:
-        while True:
-            await self._checkpoints_bell.wait()
-            while self._checkpoints:
-                checkpoint = self._checkpoints.popleft()
-                write = partial(self._storage.checkpoint, checkpoint.changes, checkpoint.meta)
-                try:
-                    await self._env.offload.run_sync(write)
-                except (OSError, StorageError) as error:
-                    raise self._disk_failed(0, error) from error
-                log.debug("wrote a checkpoint at index %d", checkpoint.meta.index)
-                self._inbox.append(Checkpointed(checkpoint.meta))
-                self._bell.ring()
-
-    async def _read_log(self) -> None:
-        while True:
-            await self._log_reads_bell.wait()
-            while self._log_reads:
-                wanted = self._log_reads.popleft()
-                read = partial(self._storage.read_log, wanted.first_index, wanted.last_index, wanted.bytes_max)
-                try:
-                    entries = await self._env.offload.run_sync(read)
-                except LookupError:
-                    continue  # Truncated meanwhile: who asked has lost its leadership, and its question.
-                except (OSError, StorageError) as error:
-                    raise self._disk_failed(0, error) from error
-                self._inbox.append(LogRead(wanted.first_index, entries))
-                self._bell.ring()
 
     def _disk_failed(self, seq: int, error: Exception) -> StorageError:
         """Answer every caller, let the replica do nothing any more, and return what ends the node (D6)."""

@@ -30,7 +30,7 @@ RECEIVE_BYTES: Final = 1 << 18
 
 
 class Host(Protocol):
-    """What the links ask of the node they belong to. All of it returns at once."""
+    """What the links ask of the node they belong to. All of it returns at once, but for what is async."""
 
     @property
     def cluster_id(self) -> bytes | None:
@@ -60,6 +60,12 @@ class Host(Protocol):
 
     def receive(self, sender: NodeId, message: PeerMessage) -> None:
         """A message arrived from a member of this node's cluster."""
+        ...
+
+    async def receive_snapshot(
+        self, stream: trio.abc.Stream, reader: FrameReader, sender: NodeId, first: Frame
+    ) -> None:
+        """A member of this node's cluster begins to send a snapshot on *stream*."""
         ...
 
     def hear(self, sender: NodeId, message: BirthMessage) -> None:

@@ -155,6 +155,12 @@ class Links:
         if link is not None and link.connected:
             self._put(link, FrameKind.BIRTH, encode_birth(message))
 
+    async def connect(self, to: NodeId) -> trio.abc.Stream | None:
+        """Return a new connection to a member, for something that would hold up its messages; None if that fails."""
+        link = self._links.get(to)
+        dialled = None if link is None else await self._dial(link.address, to)
+        return None if dialled is None else dialled[0]
+
     def connected(self) -> tuple[NodeId, ...]:
         """Return to whom messages can be sent now, sorted."""
         return tuple(sorted(node for node, link in self._links.items() if link.connected))
@@ -294,7 +300,7 @@ class Links:
                     who = f"{hello.node} ({hello.address})"
                     await self._welcome(stream, hello)
                 if hello.expected is not None and hello.node != self._me:
-                    await self._receive(stream, reader, hello)
+                    await self._serve(stream, reader, hello)
         except RemoteError as error:
             self._complain(who, f"closing the connection from {who}: {error}")
         except trio.TooSlowError:
@@ -320,8 +326,26 @@ class Links:
                 link.kicked.ring()
             self._host.met(hello)
 
-    async def _receive(self, stream: trio.abc.Stream, reader: FrameReader, hello: Hello) -> None:
-        """Pass on what *hello.node* sends until it hangs up.
+    async def _serve(self, stream: trio.abc.Stream, reader: FrameReader, hello: Hello) -> None:
+        """Find out by the first frame what the connection is for.
+
+        Raises:
+            RemoteError: the protocol is broken.
+        """
+        if hello.cluster_id is not None:
+            reader.payload_bytes_max = FRAME_BYTES_MAX
+        first = await next_frame(stream, reader)
+        if first is None:
+            return
+        if first.kind is not FrameKind.SNAPSHOT:
+            await self._receive(stream, reader, hello, first)
+        elif hello.cluster_id is not None and self._host.cluster_id == hello.cluster_id:
+            await self._host.receive_snapshot(stream, reader, hello.node, first)
+        else:
+            raise WrongCluster("a snapshot of another cluster")
+
+    async def _receive(self, stream: trio.abc.Stream, reader: FrameReader, hello: Hello, first: Frame) -> None:
+        """Pass on what *hello.node* sends, *first* and then the rest, until it hangs up.
 
         Raises:
             RemoteError: it breaks the protocol.
@@ -333,15 +357,15 @@ class Links:
         with trio.CancelScope() as scope:
             self._inbound[sender] = scope
             try:
-                if hello.cluster_id is not None:
-                    reader.payload_bytes_max = FRAME_BYTES_MAX
-                while (frame := await next_frame(stream, reader)) is not None:
+                frame: Frame | None = first
+                while frame is not None:
                     if frame.kind is FrameKind.BIRTH:
                         self._host.hear(sender, decode_birth(frame.payload))
                     elif hello.cluster_id is None:
                         raise RemoteError("a message of a cluster from a node that said it belongs to none")
                     else:
                         self._pass_on(hello, frame)
+                    frame = await next_frame(stream, reader)
             finally:
                 if self._inbound.get(sender) is scope:
                     del self._inbound[sender]

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from huton.kv.statemachine import ApplyContext
+from huton.kv.statemachine import ApplyContext, StateReader
 from huton.raft.effects import Persist
 from huton.raft.messages import AppendEntries, AppendEntriesReply, PreVote, PreVoteReply, RequestVote, RequestVoteReply
-from huton.raft.types import Boot, HardState, Index, NodeId, Role, Term
+from huton.raft.types import Boot, HardState, Index, NodeId, Role, Snapshot, Term
 from huton.replica import Effect, Event, Send
+from huton.sim.replay import Replay
 
 if TYPE_CHECKING:
     from huton.sim.member import SimMember
@@ -79,6 +80,7 @@ class Checks:
         self._committed_in: list[Term] = []
         self.outcomes: dict[int, tuple[bytes, bytes]] = {}
         self._index_of: dict[bytes, int] = {}
+        self._replay = Replay()
 
     def index_of(self, command: bytes) -> int | None:
         """Return the log index at which *command* was carried out, or None if it never was."""
@@ -151,10 +153,10 @@ class Checks:
                 self._check_vote(name, message.term, send.to, durable)
             case RequestVote():
                 self._check_vote(name, message.term, member.storage.identity.node_id, durable)
-                if message.last_log_index and member.storage.durable_term(message.last_log_index) is None:
+                if not member.storage.holds(message.last_log_index, message.last_log_term):
                     raise Violation("vote-durable", f"{name} campaigns with entries that are not on its disk (R2)")
             case AppendEntriesReply(success=True) if message.index:
-                if member.storage.durable_term(message.index) is None:
+                if not self._acknowledges_truly(member, message.index):
                     raise Violation(
                         "ack-durable", f"{name} acknowledges {message.index}, which is not on its disk (R3)"
                     )
@@ -165,6 +167,12 @@ class Checks:
         if message.term > durable.term:
             raise Violation("term-durable", f"{name} speaks in term {message.term}; its disk knows {durable.term} (R4)")
         self._said[name] = max(self._said.get(name, Term(0)), message.term)
+
+    def _acknowledges_truly(self, member: SimMember, index: Index) -> bool:
+        assert member.replica is not None
+        term = member.replica.raft.state.log.term_at(index)
+        # What is about to be replaced by a snapshot is still there, and no log in memory speaks of it.
+        return member.storage.durable_last_index >= index if term is None else member.storage.holds(index, term)
 
     def _check_vote(self, name: str, term: Term, candidate: NodeId, durable: HardState) -> None:
         if durable.term == term and durable.voted_for != candidate:
@@ -184,7 +192,9 @@ class Checks:
             raise Violation("election-safety", f"{other} and {member.name} both lead term {state.current_term}")
         # A leader of a former term may be elected late, by votes that were long under way, and lack what came after it.
         binding = bisect_left(self._committed_in, state.current_term)
-        for index, term in enumerate(self.committed[:binding], start=1):
+        # What its log no longer holds it has applied.
+        base = state.log.base_index
+        for index, term in enumerate(self.committed[:binding][max(0, base - 1) :], start=max(1, base)):
             if state.log.term_at(Index(index)) != term:
                 raise Violation(
                     "leader-completeness",
@@ -198,7 +208,9 @@ class Checks:
         for number in range(before + 1, state.commit_index + 1):
             index = Index(number)
             term = state.log.term_at(index)
-            assert term is not None, "commit indexes lie within the log"
+            if number < state.log.base_index and number <= len(self.committed):
+                continue  # A snapshot has brought it.
+            assert term is not None, "commit indexes lie within the log, and a snapshot holds what is committed"
             if number > len(self.committed):
                 self._check_quorum(member, index, term)
                 self.committed.append(term)
@@ -211,7 +223,7 @@ class Checks:
 
     def _check_quorum(self, member: SimMember, index: Index, term: Term) -> None:
         members = self._world.members.values()
-        holding = [other.name for other in members if other.storage.durable_term(index) == term]
+        holding = [other.name for other in members if other.storage.holds(index, term)]
         if 2 * len(holding) <= len(members):
             raise Violation(
                 "commit-durable",
@@ -226,6 +238,8 @@ class Checks:
         This is called from inside a state machine, whose exceptions are outcomes of commands: what is
         found is raised after the step.
         """
+        if context.index not in self.outcomes:
+            self._replay.add(context, command)
         first = self.outcomes.setdefault(context.index, (command, answer))
         if first != (command, answer):
             was = f"{first[0]!r} with {first[1]!r}"
@@ -236,18 +250,28 @@ class Checks:
         if at != context.index:
             self._found = Violation("exactly-once", f"{command!r} was carried out at {at} and again at {context.index}")
 
+    def restored(self, name: str, snapshot: Snapshot, state: StateReader) -> None:
+        """A member put *state* in the place of its own: it is what all commands up to *snapshot* make."""
+        if snapshot.index > len(self.committed) or self.committed[snapshot.index - 1] != snapshot.term:
+            raise Violation("snapshot-committed", f"{name} restored {snapshot.index}, which nobody has committed")
+        if list(state.scan(b"", None)) != self._replay.state_at(snapshot.index):
+            raise Violation("snapshot-equals-replay", f"{name} restored a state of {snapshot.index} that is not that")
+
     # ------------------------------------------------------------------ whole logs and states
 
     def compare_logs(self) -> None:
         """Log Matching (Figure 3): where two logs have the same term at an index, they agree up to there."""
-        logs = [(member.name, member.storage.entries) for member in self._world.members.values()]
-        for position, (name, entries) in enumerate(logs):
-            for other_name, other in logs[position + 1 :]:
-                last = min(len(entries), len(other))
-                while last and entries[last - 1].term != other[last - 1].term:
+        logs = [(member.name, member.storage.base, member.storage.entries) for member in self._world.members.values()]
+        for position, (name, base, entries) in enumerate(logs):
+            for other_name, other_base, other_entries in logs[position + 1 :]:
+                first = max(base.index, other_base.index)
+                own, other = entries[first - base.index :], other_entries[first - other_base.index :]
+                last = min(len(own), len(other))
+                while last and own[last - 1].term != other[last - 1].term:
                     last -= 1
-                if entries[:last] != other[:last]:
-                    raise Violation("log-matching", f"{name} and {other_name} agree at {last}, and differ below it")
+                if own[:last] != other[:last]:
+                    agree = first + last
+                    raise Violation("log-matching", f"{name} and {other_name} agree at {agree}, and differ below it")
 
     def compare_states(self) -> None:
         """Members that applied the same entries hold the same state."""

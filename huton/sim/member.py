@@ -8,17 +8,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from itertools import takewhile
+from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 
 from huton.errors import OutcomeUnknown
 from huton.kv.machine import KeyValueMachine
 from huton.kv.statemachine import ApplyContext, StateWriter
-from huton.raft.effects import Persist, ReadLog, RoleChanged
-from huton.raft.events import LogRead, PeerUnreachable, Persisted, PersistFailed, Timeout
+from huton.raft.effects import DropSnapshot, Persist, PersistSnapshot, ReadLog, RoleChanged, SendSnapshot
+from huton.raft.events import (
+    LogRead,
+    PeerUnreachable,
+    Persisted,
+    PersistFailed,
+    SnapshotReceived,
+    SnapshotSent,
+    Timeout,
+)
 from huton.raft.messages import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
-from huton.raft.types import RaftConfig, RequestId, Role
+from huton.raft.types import RaftConfig, RequestId, Role, Term
 from huton.replica import (
     Answer,
     Checkpoint,
@@ -31,9 +40,12 @@ from huton.replica import (
     Replica,
     ReplicaConfig,
     Send,
+    SnapshotPersisted,
     Submit,
     ViewReady,
 )
+from huton.sim.transfers import Transfer
+from huton.storage.interface import SnapshotWriter
 from huton.storage.memory import MemoryStorage
 from huton.wire import ForwardWrites, PeerMessage
 
@@ -88,8 +100,14 @@ class SimMember:
         self._asleep: deque[Callable[[], None]] = deque()
         self._last_id = 0
         self._clients: dict[RequestId, Ended] = {}
-        self._pending: list[Persist] = []
-        self._writing: list[Persist] = []
+        self._pending: deque[Persist | PersistSnapshot] = deque()
+        self._writing: list[Persist] | PersistSnapshot | None = None
+        # A checkpoint and a restore never go on at the same time.
+        self._checkpoints: deque[Checkpoint] = deque()
+        self._checkpointing = False
+        self._transfers = 0
+        # What has arrived and is not restored yet, and who waits to hear of it.
+        self._received: dict[int, tuple[SnapshotWriter, Callable[[bool], None]]] = {}
         self._alarm: int | None = None
         self._draw_key = 0
         self._led = False
@@ -121,6 +139,8 @@ class SimMember:
             append_bytes_max=options.append_bytes_max,
             inflight_messages_max=options.inflight_messages_max,
             window_bytes_max=options.window_bytes_max,
+            log_entries_kept=options.log_entries_kept,
+            compact_entries=options.compact_entries,
         )
         self.replica = Replica(
             ReplicaConfig(
@@ -148,7 +168,12 @@ class SimMember:
             self.world.happened("lost_unsynced", self)
         self.storage.crash(kept, keep_checkpoint=survive >= 0.5)
         self._pending.clear()
-        self._writing.clear()
+        self._writing = None
+        self._checkpoints.clear()
+        self._checkpointing = False
+        received, self._received = self._received, {}
+        for _, broken in received.values():
+            broken(False)
         self._asleep.clear()
         self._linked.clear()
         self.paused_until = 0
@@ -194,6 +219,25 @@ class SimMember:
             self._linked.discard(peer)
             self.world.happened("link_lost", self)
             self._when_awake(lambda: self._step(PeerUnreachable(self.world.ids[peer])))
+
+    @property
+    def restoring(self) -> bool:
+        """Whether a snapshot has arrived that is not restored yet."""
+        return bool(self._received)
+
+    def take_snapshot(self, sender: str, term: Term, received: SnapshotWriter, ended: Callable[[bool], None]) -> None:
+        """Take in a snapshot of *sender*, who leads *term*; *ended* is called with whether it was taken."""
+        self.world.happened("snapshot_arrived", self)
+        self._last_id += 1
+        source = self._last_id
+        self._received[source] = (received, ended)
+        event = SnapshotReceived(self.world.ids[sender], term, received.snapshot, source)
+        self._when_awake(lambda: self._step(event))
+
+    def snapshot_sent(self, peer: str, term: Term, taken: bool) -> None:
+        """Learn how the transfer of a snapshot to *peer* ended."""
+        if self.replica is not None:
+            self._when_awake(lambda: self._step(SnapshotSent(self.world.ids[peer], term, taken)))
 
     # ------------------------------------------------------------------ stepping
 
@@ -264,13 +308,25 @@ class SimMember:
             case Persist():
                 if effect.truncate_from is not None:
                     self.world.happened("truncated", self)
+                if effect.compact_to is not None:
+                    self.world.happened("compacted", self)
                 self._pending.append(effect)
                 self._write()
+            case PersistSnapshot():
+                self._pending.append(effect)
+                self._write()
+            case DropSnapshot():
+                self._drop_snapshot(effect)
+            case SendSnapshot():
+                self._transfers += 1
+                to = self.world.members[self.world.names[effect.to]]
+                Transfer(self.world, self, to, effect.term, self._transfers)
             case ReadLog():
                 run = self.run
                 self.world.after(self._disk_time() // 4, lambda: self._read_log(run, effect))
             case Checkpoint():
-                self._checkpoint(effect)
+                self._checkpoints.append(effect)
+                self._checkpoint()
             case Answer():
                 self._note_answer(effect)
                 self._end(effect.id, effect)
@@ -297,11 +353,22 @@ class SimMember:
         return min(time, STALL_NS)
 
     def _write(self) -> None:
-        """Begin to write all that is pending, unless a write is under way."""
-        if self._writing or not self._pending:
+        """Begin to write what is pending: a batch for the log, or one snapshot, unless a write is under way."""
+        if self._writing is not None or not self._pending:
             return
-        self._writing, self._pending = self._pending, []
-        self.storage.write(self._writing)
+        first = self._pending[0]
+        if isinstance(first, PersistSnapshot):
+            if self._checkpointing:
+                return
+            self._writing = first
+            self._pending.popleft()
+            self.storage.write_restore(self._received[first.source][0])
+        else:
+            batch = list(takewhile(lambda write: isinstance(write, Persist), self._pending))
+            for _ in batch:
+                self._pending.popleft()
+            self._writing = cast("list[Persist]", batch)
+            self.storage.write(self._writing)
         self.world.happened("before_sync", self)
         run = self.run
         self.world.after(self._disk_time(), lambda: self._synced(run))
@@ -309,15 +376,36 @@ class SimMember:
     def _synced(self, run: int) -> None:
         if self.run != run or self.replica is None:
             return
-        batch, self._writing = self._writing, []
+        writing, self._writing = self._writing, None
+        assert writing is not None
+        last = writing if isinstance(writing, PersistSnapshot) else writing[-1]
         if self.fail_next_sync:
-            self._step(PersistFailed(batch[0].seq, "injected: the sync failed"))
+            self._step(PersistFailed(last.seq, "injected: the sync failed"))
             self.world.process_ended(self)
             return
         self.storage.sync()
+        if isinstance(last, PersistSnapshot):
+            # They were of the state that is no more.
+            self._checkpoints.clear()
         self._when_awake(self._write)
         self.world.happened("after_sync", self)
-        self._when_awake(lambda: self._step(Persisted(batch[-1].seq)))
+        if isinstance(last, PersistSnapshot):
+            self._restored(last)
+        else:
+            self._when_awake(lambda: self._step(Persisted(last.seq)))
+
+    def _restored(self, effect: PersistSnapshot) -> None:
+        base = self.storage.state()
+        self.world.checks.restored(self.name, effect.snapshot, base)
+        self.world.happened("snapshot_restored", self)
+        _, ended = self._received.pop(effect.source)
+        self._when_awake(lambda: self._step(SnapshotPersisted(effect.seq, base)))
+        self._when_awake(lambda: ended(True))
+
+    def _drop_snapshot(self, effect: DropSnapshot) -> None:
+        received, ended = self._received.pop(effect.source)
+        received.close()
+        ended(effect.needless)
 
     def _read_log(self, run: int, effect: ReadLog) -> None:
         if self.run != run or self.replica is None:
@@ -329,17 +417,23 @@ class SimMember:
         self.world.happened("log_read", self)
         self._when_awake(lambda: self._step(LogRead(effect.first_index, entries)))
 
-    def _checkpoint(self, effect: Checkpoint) -> None:
-        self.storage.write_checkpoint(effect.changes, effect.meta)
+    def _checkpoint(self) -> None:
+        if self._checkpointing or isinstance(self._writing, PersistSnapshot) or not self._checkpoints:
+            return
+        effect = self._checkpoints.popleft()
+        self._checkpointing = True
+        self.storage.write_checkpoint(effect.changes, effect.snapshot)
         self.world.happened("checkpoint_begun", self)
         run = self.run
 
         def done() -> None:
             if self.run != run or self.replica is None:
                 return
+            self._checkpointing = False
             self.storage.sync_checkpoint()
             self.world.happened("checkpoint_done", self)
-            self._when_awake(lambda: self._step(Checkpointed(effect.meta)))
+            self._when_awake(lambda: self._step(Checkpointed(effect.snapshot)))
+            self._when_awake(self._write)
 
         self.world.after(min(5 * self._disk_time(), STALL_NS), done)
 

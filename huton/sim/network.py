@@ -102,6 +102,10 @@ class Network:
         if double < RANGE * options.double + flaky:
             self._schedule(options.late_ns * double_delay // RANGE, arrive)
 
+    def passes(self, one: str, other: str) -> bool:
+        """Return whether a stream between the two would work: nothing is cut, in either direction."""
+        return (one, other) not in self._cut_links and (other, one) not in self._cut_links
+
     def _usual_delay(self, link: tuple[str, str], fraction: float) -> int:
         # Most are quick and some are slow, as on a real network: the square of a uniform draw.
         delay = 50 * US + int(self._options.delay_ns * fraction**2)

@@ -47,6 +47,10 @@ TRIGGERS: Final = {
     "forwarded": 100,
     "checkpoint_begun": 5,
     "checkpoint_done": 5,
+    "compacted": 20,
+    "snapshot_chunk": 6,
+    "snapshot_arrived": 2,
+    "snapshot_restored": 2,
     "restarted": 3,
 }
 """Moments at which faults may strike, and how many of each may pass from one strike to the next.
@@ -77,8 +81,8 @@ class Options:
         nodes: how many members.
         duration_ns: how long the run is.
         heal_at: when all faults have ended; from ``heal_at + grace_ns`` on the cluster must serve.
-        election_timeout_ns, request_timeout_ns, append_bytes_max, inflight_messages_max, window_bytes_max: see
-            ``RaftConfig`` and ``ReplicaConfig``.
+        election_timeout_ns, request_timeout_ns, append_bytes_max, inflight_messages_max, window_bytes_max,
+            log_entries_kept, compact_entries: see ``RaftConfig`` and ``ReplicaConfig``.
     """
 
     nodes: int
@@ -90,6 +94,8 @@ class Options:
     append_bytes_max: int = 1 << 20
     inflight_messages_max: int = 256
     window_bytes_max: int = 16 << 20
+    log_entries_kept: int = 50_000
+    compact_entries: int = 512
     network: NetworkOptions = attrs.Factory(NetworkOptions)
     disk: DiskOptions = attrs.Factory(DiskOptions)
     workload: WorkloadOptions = attrs.Factory(WorkloadOptions)
@@ -145,6 +151,7 @@ def _draw_options(draws: Draws, nodes: int, duration_ns: int) -> Options:
     def on(feature: str) -> bool:
         return draws.chance(0.5, "feature", feature)
 
+    compact = on("compaction")
     grace = _whole_ms(min(8 * NS, duration_ns // 4))
     network = NetworkOptions(
         loss=draws.fraction("loss") * 0.1 if on("loss") else 0.0,
@@ -157,7 +164,7 @@ def _draw_options(draws: Draws, nodes: int, duration_ns: int) -> Options:
     disk = DiskOptions(
         sync_ns=draws.choice((1, 3, 10), "sync") * MS,
         slow=draws.fraction("slow") * 0.1 if on("slow disk") else 0.0,
-        overlay_bytes_max=draws.choice((2_000, 20_000), "overlay") if on("checkpoints") else 1 << 20,
+        overlay_bytes_max=draws.choice((1_000, 2_000, 20_000), "overlay") if compact or on("checkpoints") else 1 << 20,
     )
     workload = WorkloadOptions(
         clients=draws.between(1, 8, "clients"),
@@ -174,6 +181,8 @@ def _draw_options(draws: Draws, nodes: int, duration_ns: int) -> Options:
         append_bytes_max=draws.choice((100, 1000), "append bytes") if small else 1 << 20,
         inflight_messages_max=draws.choice((1, 2, 8), "inflight") if small else 256,
         window_bytes_max=draws.choice((0, 2000), "window") if small else 16 << 20,
+        log_entries_kept=draws.choice((0, 0, 3, 30), "kept") if compact else 50_000,
+        compact_entries=draws.choice((1, 5), "compact entries") if compact else 512,
         network=network,
         disk=disk,
         workload=workload,
@@ -185,12 +194,12 @@ def _draw_faults(draws: Draws, options: Options) -> list[Fault]:
     kinds = [kind for kind in _MAKERS if draws.chance(0.5, "feature", kind)]
     if not kinds or draws.chance(0.05, "feature", "calm"):
         return []
+    faults = _draw_absences(draws, options) if draws.chance(0.5, "feature", "absences") else []
     # A run that hunts for few moments strikes them again and again; in some, chance alone decides when.
     events = [event for event in TRIGGERS if draws.chance(0.2, "feature", "trigger", event)]
     triggered = draws.choice((0.0, 0.5, 0.95), "triggered") if events else 0.0
     happened = dict.fromkeys(TRIGGERS, 0)
     spacing = draws.choice((100, 300, 1000, 3000), "spacing") * MS
-    faults = []
     for number in range(1, options.heal_at // spacing + 1):
         id = f"f{number}"
         when = None
@@ -203,6 +212,19 @@ def _draw_faults(draws: Draws, options: Options) -> list[Fault]:
         fault = _MAKERS[draws.choice(kinds, "kind", id)](draws, options, id, node)
         at = _whole_ms(draws.between(0, options.heal_at, "at", id)) if when is None else None
         faults.append(attrs.evolve(fault, at=at, when=when))
+    return faults
+
+
+def _draw_absences(draws: Draws, options: Options) -> list[Fault]:
+    """Return faults that keep one member away for a large part of the run: it comes back far behind."""
+    names = member_names(options.nodes)
+    faults = []
+    for number in range(draws.between(1, 3, "absences")):
+        id = f"a{number + 1}"
+        do = draws.choice(("crash", "isolate"), "absence", id)
+        at = _whole_ms(draws.between(0, options.heal_at // 2, "absent at", id))
+        length = _whole_ms(draws.between(options.heal_at // 10, options.heal_at // 2, "absent for", id))
+        faults.append(Fault(id=id, do=do, node=draws.choice(names, "absent", id), at=at, for_ns=length))
     return faults
 
 

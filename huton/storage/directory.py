@@ -4,7 +4,8 @@
     DIR/format.new  the same while the directory is being made; with it and without ``format``
                     nobody has used the directory yet, so it is made again from the start
     DIR/log/        the log environment, made by ``LmdbStorage``
-    DIR/state/      the state environment
+    DIR/state.N/    the state environment: the one that the log names
+    DIR/snapshots/  snapshots on their way to or from another node
 
 What locks it is the directory itself (flock), so there is no lock file to be left behind, and a directory of a
 newer huton is not even touched.
@@ -23,11 +24,19 @@ from typing import Final
 
 from huton.errors import CorruptRecord, DirectoryLocked, FormatTooNew, StorageError
 
-__all__ = ["FORMAT_VERSION", "LOG_DIRECTORY", "STATE_DIRECTORY", "DataDirectory"]
+__all__ = [
+    "FORMAT_VERSION",
+    "LOG_DIRECTORY",
+    "SNAPSHOTS_DIRECTORY",
+    "DataDirectory",
+    "state_directory",
+    "sync_directory",
+]
 
 FORMAT_VERSION: Final = 1
 LOG_DIRECTORY: Final = "log"
-STATE_DIRECTORY: Final = "state"
+SNAPSHOTS_DIRECTORY: Final = "snapshots"
+"""For what is only on its way to another node or from one; empty at each start."""
 
 FORMAT_FILE: Final = "format"
 UNFINISHED_FILE: Final = "format.new"
@@ -38,7 +47,7 @@ class DataDirectory:
 
     Args:
         path: where it is; made with its parents if missing, readable for its owner only.
-        make: fills a new directory with ``log/`` and ``state/``, everything in them synced.
+        make: fills a new directory with ``log/`` and ``state.0/``, everything in them synced.
 
     Raises:
         DirectoryLocked: another process, or this one, has it open.
@@ -89,7 +98,7 @@ class DataDirectory:
 
     def _make(self, make: Callable[[], None]) -> None:
         unfinished = self.path / UNFINISHED_FILE
-        data = [self.path / name for name in (LOG_DIRECTORY, STATE_DIRECTORY)]
+        data = [self.path / name for name in (LOG_DIRECTORY, state_directory(0))]
         if not unfinished.exists() and any(directory.exists() for directory in data):
             raise StorageError(f"{self.path}: there is data, but no file {FORMAT_FILE!r}; nothing was touched")
         with unfinished.open("wb") as file:
@@ -111,6 +120,11 @@ class DataDirectory:
         # ... up to here, where all of it is on disk: the name of the file says so.
         unfinished.rename(self.path / FORMAT_FILE)
         os.fsync(self._fd)
+
+
+def state_directory(generation: int | str) -> str:
+    """Return the name of the directory in which the state of this *generation* is; each restore begins one."""
+    return f"state.{generation}"
 
 
 def sync_directory(path: Path) -> None:

@@ -2,7 +2,8 @@
 
 A storage is two things: the *log* (hard state, entries, identity, birth), which is the authority and is
 synced batch by batch, and the *state*, which is written behind, one synced checkpoint at a time. After a
-crash the state is the last checkpoint, and the log above it is applied again.
+crash the state is the last checkpoint, and the log above it is applied again. A snapshot is a checkpoint as
+bytes: what one node reads piece by piece another one writes, and puts in the place of its own state and log.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import attrs
 
 from huton.kv.statemachine import StateReader
 from huton.raft.effects import Persist
-from huton.raft.types import Boot, Configuration, Entry, Index, NodeId
+from huton.raft.types import Boot, Configuration, Entry, Index, NodeId, Snapshot
 
-__all__ = ["Birth", "CheckpointMeta", "Identity", "Storage"]
+__all__ = ["Birth", "Identity", "SnapshotReader", "SnapshotWriter", "Storage"]
 
 
 @attrs.frozen
@@ -49,18 +50,68 @@ class Birth:
     configuration: Configuration
 
 
-@attrs.frozen
-class CheckpointMeta:
-    """What a checkpoint holds: everything applied up to ``index``, and nothing above it."""
+class SnapshotReader(Protocol):
+    """A checkpoint as bytes, from when it was asked for; later ones do not change it. Blocking calls."""
 
-    index: Index
+    @property
+    def snapshot(self) -> Snapshot:
+        """What it holds."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        ...
+
+    @property
+    def digest(self) -> bytes:
+        """BLAKE2b of all of them, 32 bytes."""
+        ...
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return *size* bytes from *offset* on; fewer only at the end."""
+        ...
+
+    def close(self) -> None:
+        """Let go of its room on the disk. Idempotent."""
+        ...
+
+
+class SnapshotWriter(Protocol):
+    """A snapshot that arrives, to be seen by nobody before it is whole and restored. Blocking calls."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What it holds, as its sender says."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Add *data*, the next bytes.
+
+        Raises:
+            CorruptRecord: they are more than were announced.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Check that it is whole and what was announced, and sync it.
+
+        Raises:
+            CorruptRecord: it is not.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of its room on the disk, unless it was restored. Idempotent."""
+        ...
 
 
 class Storage(Protocol):
     """Blocking calls, from one thread at a time each for the log and the state.
 
-    ``persist``, ``save_birth`` and ``save_pledge`` have one caller at a time, so has ``checkpoint``; the two
-    may run beside each other and beside any reader. Whatever returns is on disk and synced.
+    ``persist``, ``restore``, ``save_birth`` and ``save_pledge`` have one caller at a time, so have ``checkpoint``
+    and ``restore``; log and state may be written beside each other and beside any reader. Whatever returns is on
+    disk and synced.
 
     Raises (any call):
         CorruptRecord: a record that fails its checksum was met; the message names it.
@@ -109,7 +160,8 @@ class Storage(Protocol):
         """Carry out *batch* in order as one atomic write with one sync (group commit).
 
         Raises:
-            SafetyViolation: it would cut off an entry that a checkpoint holds; nothing was written.
+            SafetyViolation: it would cut off an entry that a checkpoint holds, or compact one that none
+                holds; nothing was written.
             ValueError: it would leave a gap, or an entry of a term that the hard state has not reached, or this
                 node is not yet born; nothing was written.
         """
@@ -124,15 +176,34 @@ class Storage(Protocol):
         ...
 
     def state(self) -> StateReader:
-        """Return a live reader: each call on it sees the newest completed checkpoint, never a part of one."""
+        """Return a live reader: each call on it sees the newest completed checkpoint, never a part of one.
+
+        One from before a ``restore`` shows the state that was replaced, until ``release_replaced``.
+        """
         ...
 
-    def checkpoint(self, changes: Iterable[tuple[bytes, bytes | None]], meta: CheckpointMeta) -> None:
-        """Write *changes* (sorted by key; None deletes) and *meta* as one atomic, synced write.
+    def checkpoint(self, changes: Iterable[tuple[bytes, bytes | None]], snapshot: Snapshot) -> None:
+        """Write *changes* (sorted by key; None deletes) as one atomic, synced write: the state of *snapshot*.
 
         Raises:
-            ValueError: *meta* goes back, or above the end of the log; nothing was written.
+            ValueError: *snapshot* goes back, or above the end of the log; nothing was written.
         """
+        ...
+
+    def read_snapshot(self) -> SnapshotReader:
+        """Return the newest checkpoint as bytes; the caller closes it."""
+        ...
+
+    def write_snapshot(self, snapshot: Snapshot, size: int, digest: bytes) -> SnapshotWriter:
+        """Begin to take in what another member's ``read_snapshot`` returned; the caller closes it."""
+        ...
+
+    def restore(self, received: SnapshotWriter) -> None:
+        """Put *received*, which is finished, in the place of the state, and of the whole log; atomic and synced."""
+        ...
+
+    def release_replaced(self) -> None:
+        """Let go of states that a ``restore`` has replaced: nobody reads them any more."""
         ...
 
     def close(self) -> None:

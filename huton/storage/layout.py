@@ -4,12 +4,14 @@ Numbers are big-endian, texts UTF-8. Each environment is one tree, its keys in b
 
     log/    key              record      owner of its checksum     made
             "B"              birth       incarnation               once, at birth
+            "G"              generation  incarnation               with the directory, then with each restore
             "H"              hard state  cluster id                at birth, then with each term or vote
             "I"              identity    nobody (16 zero bytes)    once, with the directory
+            "L"              log's base  cluster id                at birth, then with each compaction or restore
             "P"              pledge      incarnation               while pledged, before birth
             "e" index:8      entry       cluster id                entries are last in the tree: to append
                                                                    touches nothing but its right edge
-    state/  "m"              checkpoint  cluster id                at birth, then with each checkpoint
+    state.N "m"              checkpoint  cluster id                at birth, then with each checkpoint
             "s" key:1..500   value       cluster id
 
 All records but entries have one form; the first byte is the version of the record:
@@ -21,12 +23,17 @@ All records but entries have one form; the first byte is the version of the reco
             +---------+--------------+---------------------
     checksum over   owner:16  version:1  key  payload
 
-    birth           cluster_id:16  count:2  count * (length:2 id  length:2 address)
+    birth           cluster_id:16  members
+    generation      number:8, the N in the name of the directory of the state
+    log's base      a snapshot: what stands for all that is not in the log any more
     hard state      term:8  voted:1 (0 or 1)  if voted: the vote, a node id, to the end
     identity        incarnation:16  name, to the end
     pledge          opaque here: as the birth protocol encodes it
-    checkpoint      index:8
+    checkpoint      a snapshot: what the state holds
     value           the value
+
+    snapshot        index:8  term:8  stamp:8  members
+    members         count:2  count * (length:2 id  length:2 address)
 
 An entry has two checksums, so that the terms of a long log can be checked without reading all of its data:
 
@@ -49,13 +56,15 @@ from zlib import crc32
 import attrs
 
 from huton.errors import CorruptRecord
-from huton.raft.types import Configuration, Entry, EntryKind, HardState, Index, Member, NodeId, Term
-from huton.storage.interface import Birth, CheckpointMeta, Identity
+from huton.raft.types import Configuration, Entry, EntryKind, HardState, Index, Member, NodeId, Snapshot, Term
+from huton.storage.interface import Birth, Identity
 
 __all__ = [
+    "BASE_KEY",
     "BIRTH_KEY",
     "CHECKPOINT_KEY",
     "ENTRIES_STOP",
+    "GENERATION_KEY",
     "HARD_STATE_KEY",
     "IDENTITY_KEY",
     "ID_BYTES",
@@ -64,17 +73,21 @@ __all__ = [
     "STATE_PREFIX",
     "STATE_STOP",
     "EntryHeader",
+    "decode_base",
     "decode_birth",
     "decode_checkpoint",
     "decode_entry",
     "decode_entry_header",
+    "decode_generation",
     "decode_hard_state",
     "decode_identity",
     "decode_pledge",
     "decode_value",
+    "encode_base",
     "encode_birth",
     "encode_checkpoint",
     "encode_entry",
+    "encode_generation",
     "encode_hard_state",
     "encode_identity",
     "encode_pledge",
@@ -92,8 +105,10 @@ VERSION: Final = 1
 VERSION_BYTE: Final = bytes([VERSION])
 
 BIRTH_KEY: Final = b"B"
+GENERATION_KEY: Final = b"G"
 HARD_STATE_KEY: Final = b"H"
 IDENTITY_KEY: Final = b"I"
+BASE_KEY: Final = b"L"
 PLEDGE_KEY: Final = b"P"
 ENTRY_PREFIX: Final = b"e"
 ENTRIES_STOP: Final = b"f"  # no key stands at or after it
@@ -107,14 +122,17 @@ ENTRY_DATA_AT: Final = ENTRY_HEAD.size + 4
 ENTRY_KINDS: Final = {int(kind): kind for kind in EntryKind}
 PAYLOAD_AT: Final = 5
 
+SNAPSHOT_HEAD: Final = Struct(">QQQ")  # index, term, stamp
+
 
 @attrs.frozen
 class EntryHeader:
-    """What an entry's record says without its data."""
+    """What an entry's record says without its data, but for the data's size in bytes."""
 
     term: Term
     kind: EntryKind
     stamp: int
+    size: int
 
 
 def owner_checksum(owner: bytes) -> int:
@@ -158,7 +176,7 @@ def decode_entry_header(owner: int, key: bytes, record: bytes | memoryview) -> E
         CorruptRecord: the header is not what was written at *key*.
     """
     _, kind, term, stamp, _ = _check_head(owner, key, record)
-    return EntryHeader(Term(term), ENTRY_KINDS[kind], stamp)
+    return EntryHeader(Term(term), ENTRY_KINDS[kind], stamp, len(record) - ENTRY_DATA_AT)
 
 
 def decode_entry(owner: int, key: bytes, record: bytes) -> Entry:
@@ -223,25 +241,31 @@ def decode_identity(record: bytes) -> Identity:
 def encode_birth(owner: int, birth: Birth) -> bytes:
     if len(birth.cluster_id) != ID_BYTES:
         raise ValueError(f"a cluster id is {ID_BYTES} bytes, not {len(birth.cluster_id)}")
-    parts = [birth.cluster_id, len(birth.configuration.members).to_bytes(2, "big")]
-    for member in birth.configuration.members:
-        for text in (member.id, member.address):
-            encoded = text.encode()
-            parts += [len(encoded).to_bytes(2, "big"), encoded]
-    return _encode(owner, BIRTH_KEY, b"".join(parts))
+    return _encode(owner, BIRTH_KEY, birth.cluster_id + _pack_members(birth.configuration))
 
 
 def decode_birth(owner: int, record: bytes) -> Birth:
     payload = _decode(owner, BIRTH_KEY, record, "log: birth")
-    texts, at = [], ID_BYTES + 2
-    for _ in range(2 * int.from_bytes(payload[ID_BYTES:at], "big")):
-        end = at + 2 + int.from_bytes(payload[at : at + 2], "big")
-        texts.append(_text(payload[at + 2 : end], "log: birth"))
-        at = end
-    if at != len(payload):  # too long, or so short that lengths pointed beyond its end
-        raise _malformed("log: birth")
-    members = tuple(Member(NodeId(id_), address) for id_, address in zip(texts[::2], texts[1::2], strict=True))
-    return Birth(payload[:ID_BYTES], Configuration(members))
+    return Birth(payload[:ID_BYTES], _unpack_members(payload[ID_BYTES:], "log: birth"))
+
+
+def encode_generation(owner: int, number: int) -> bytes:
+    return _encode(owner, GENERATION_KEY, number.to_bytes(8, "big"))
+
+
+def decode_generation(owner: int, record: bytes) -> int:
+    payload = _decode(owner, GENERATION_KEY, record, "log: generation")
+    if len(payload) != 8:
+        raise _malformed("log: generation")
+    return int.from_bytes(payload, "big")
+
+
+def encode_base(owner: int, snapshot: Snapshot) -> bytes:
+    return _encode(owner, BASE_KEY, _pack_snapshot(snapshot))
+
+
+def decode_base(owner: int, record: bytes) -> Snapshot:
+    return _unpack_snapshot(_decode(owner, BASE_KEY, record, "log: base"), "log: base")
 
 
 def encode_pledge(owner: int, pledge: bytes) -> bytes:
@@ -255,15 +279,12 @@ def decode_pledge(owner: int, record: bytes) -> bytes:
 # -------------------------------------------------------------------------- records of the state environment
 
 
-def encode_checkpoint(owner: int, meta: CheckpointMeta) -> bytes:
-    return _encode(owner, CHECKPOINT_KEY, meta.index.to_bytes(8, "big"))
+def encode_checkpoint(owner: int, snapshot: Snapshot) -> bytes:
+    return _encode(owner, CHECKPOINT_KEY, _pack_snapshot(snapshot))
 
 
-def decode_checkpoint(owner: int, record: bytes) -> CheckpointMeta:
-    payload = _decode(owner, CHECKPOINT_KEY, record, "state: checkpoint")
-    if len(payload) != 8:
-        raise _malformed("state: checkpoint")
-    return CheckpointMeta(Index(int.from_bytes(payload, "big")))
+def decode_checkpoint(owner: int, record: bytes) -> Snapshot:
+    return _unpack_snapshot(_decode(owner, CHECKPOINT_KEY, record, "state: checkpoint"), "state: checkpoint")
 
 
 def value_checksum(owner: int) -> int:
@@ -311,6 +332,38 @@ def _decode(owner: int, key: bytes, record: bytes, place: str) -> bytes:
     if crc32(payload, crc32(key, _versioned(owner))) != int.from_bytes(record[1:PAYLOAD_AT], "big"):
         raise _corrupt(place, record)
     return payload
+
+
+def _pack_snapshot(snapshot: Snapshot) -> bytes:
+    return SNAPSHOT_HEAD.pack(snapshot.index, snapshot.term, snapshot.stamp) + _pack_members(snapshot.configuration)
+
+
+def _unpack_snapshot(payload: bytes, place: str) -> Snapshot:
+    if len(payload) < SNAPSHOT_HEAD.size:
+        raise _malformed(place)
+    index, term, stamp = SNAPSHOT_HEAD.unpack_from(payload)
+    return Snapshot(Index(index), Term(term), stamp, _unpack_members(payload[SNAPSHOT_HEAD.size :], place))
+
+
+def _pack_members(configuration: Configuration) -> bytes:
+    parts = [len(configuration.members).to_bytes(2, "big")]
+    for member in configuration.members:
+        for text in (member.id, member.address):
+            encoded = text.encode()
+            parts += [len(encoded).to_bytes(2, "big"), encoded]
+    return b"".join(parts)
+
+
+def _unpack_members(payload: bytes, place: str) -> Configuration:
+    texts, at = [], 2
+    for _ in range(2 * int.from_bytes(payload[:at], "big")):
+        end = at + 2 + int.from_bytes(payload[at : at + 2], "big")
+        texts.append(_text(payload[at + 2 : end], place))
+        at = end
+    if at != len(payload):  # too long, or so short that lengths pointed beyond its end
+        raise _malformed(place)
+    members = (Member(NodeId(id_), address) for id_, address in zip(texts[::2], texts[1::2], strict=True))
+    return Configuration(tuple(members))
 
 
 def _text(encoded: bytes, place: str) -> str:

@@ -1,43 +1,29 @@
-"""``Storage`` in two LMDB environments: ``log/``, synced batch by batch, and ``state/``, written behind.
+"""``Storage`` in LMDB environments: ``log/``, synced batch by batch, and ``state.N/``, written behind.
 
-Keys and records are those of ``layout``. Flags of both environments, and why:
-
-    sync, metasync on     a commit returns when its pages and the meta page are on disk: this *is* the durability
-    writemap off          a full disk is an error of a write, not a SIGBUS; stray pointers can't reach the data
-    lock on               readers of one thread run beside the writer of another
-    meminit on            no forgotten memory of this process ends up on the disk
-    readahead             on for the log, which is read in order; off for the state, which is read at random
-    max_dbs 0             one tree: a named one would cost one more page in each commit
-    max_spare_txns 0      measured: begin + get take 0.45 us, with a cached transaction 0.39: not worth a pinned slot
-    map_size              virtual addresses, reserved once: enlarging a map under a reader kills the process
+Keys and records are those of ``layout``. A snapshot that is restored becomes a state of its own, N + 1, before one
+write to the log makes it *the* state; the one before is deleted once nobody reads it.
 """
 
 from __future__ import annotations
 
-import errno
-import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import lmdb
 
-from huton.errors import CorruptRecord, StorageError, WrongIdentity
+from huton.errors import CorruptRecord, WrongIdentity
 from huton.kv.statemachine import StateReader
 from huton.raft.effects import Persist
-from huton.raft.types import Boot, Entry, HardState, Index
+from huton.raft.types import Boot, Entry, HardState, Index, Snapshot, Term
 from huton.storage import layout
-from huton.storage.directory import LOG_DIRECTORY, STATE_DIRECTORY, DataDirectory
-from huton.storage.interface import Birth, CheckpointMeta, Identity
-from huton.storage.rules import LogScan, check_batch, check_birth, check_checkpoint, make_boot
+from huton.storage.directory import LOG_DIRECTORY, SNAPSHOTS_DIRECTORY, DataDirectory, state_directory
+from huton.storage.environment import DATA_FILE, Environment, make_environment
+from huton.storage.interface import Birth, Identity, SnapshotReader, SnapshotWriter
+from huton.storage.rules import LogEnds, LogScan, check_batch, check_birth, check_checkpoint, make_boot
+from huton.storage.snapshots import FileReader, FileWriter
 
 __all__ = ["LmdbStorage", "open_lmdb_storage"]
-
-READERS_MAX: Final = 254
-"""Read transactions open at once in one environment, which are unfinished scans; one more is a ``StorageError``."""
-
-DATA_FILE: Final = "data.mdb"
 
 
 def open_lmdb_storage(path: Path, name: str, incarnation: bytes, *, map_size_bytes: int) -> LmdbStorage:
@@ -64,28 +50,27 @@ class LmdbStorage:
     """See ``Storage``; made by ``open_lmdb_storage``.
 
     Invariants:
-        ``_hard_state``, ``_last_index`` and ``_applied`` are what the newest committed transactions hold.
+        ``_ends`` and ``_state.checkpoint`` are what the newest committed transactions hold.
     """
 
     def __init__(self, directory: DataDirectory, name: str, map_size_bytes: int) -> None:
         self._directory = directory
-        self._log = _Environment(directory.path / LOG_DIRECTORY, map_size_bytes, readahead=True)
-        try:
-            self._state = _Environment(directory.path / STATE_DIRECTORY, map_size_bytes, readahead=False)
-        except BaseException:
-            self._log.close()
-            raise
-        self._reader = _LmdbState(self._state)
+        self._map_size_bytes = map_size_bytes
+        self._log = Environment(directory.path / LOG_DIRECTORY, map_size_bytes, readahead=True)
+        self._states: list[_State] = []
+        self._snapshots = 0
         self._birth: Birth | None = None
-        self._owner = layout.NOBODY
-        self._hard_state = HardState()
-        self._last_index = Index(0)
-        self._applied = Index(0)
+        self._ends: LogEnds
         try:
             self._load(name)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def _state(self) -> _State:
+        """The state; those before it were replaced."""
+        return self._states[-1]
 
     @property
     def identity(self) -> Identity:
@@ -112,22 +97,24 @@ class LmdbStorage:
         if self._birth is not None:
             return
         owner = layout.owner_checksum(birth.cluster_id)
+        base = Snapshot(Index(0), Term(0), 0, birth.configuration)
         # The state first: once the log says "born", a missing record in either means damage.
-        with self._state.write() as transaction:
-            transaction.put(layout.CHECKPOINT_KEY, layout.encode_checkpoint(owner, CheckpointMeta(Index(0))))
+        self._state.become(owner)
+        self._state.write((), base)
         with self._log.write() as transaction:
             transaction.put(layout.BIRTH_KEY, layout.encode_birth(self._node, birth))
             transaction.put(layout.HARD_STATE_KEY, layout.encode_hard_state(owner, HardState()))
+            transaction.put(layout.BASE_KEY, layout.encode_base(owner, base))
             transaction.delete(layout.PLEDGE_KEY)
-        self._become(birth)
-        self._pledge = None
+        self._birth, self._owner, self._pledge = birth, owner, None
+        self._ends = LogEnds(HardState(), base, base.index)
 
     def recover(self) -> Boot:
-        birth = self._require_birth()
+        self._require_birth()
         # A killed process leaves pages that are written and not synced: what is promised on them must be.
         self._log.sync()
-        self._state.sync()
-        log = LogScan()
+        self._state.environment.sync()
+        log = LogScan(self._ends.base)
         with self._log.read_buffers() as transaction, transaction.cursor() as cursor:
             # A cursor that found nothing would begin anew at the first key.
             found = cursor.set_range(layout.entry_key(Index(0)))
@@ -136,22 +123,24 @@ class LmdbStorage:
                 if key != expected:
                     raise CorruptRecord(f"log: entry {log.last_index + 1} is missing: {bytes(key)!r} stands there")
                 header = layout.decode_entry_header(self._owner, expected, record)
-                log.add(header.term, header.stamp)
-        return make_boot(birth, self._hard_state, log, self._applied)
+                log.add(header.term, header.stamp, header.size)
+        return make_boot(self._ends.hard_state, log, self._state.checkpoint.index)
 
     def persist(self, batch: Sequence[Persist]) -> None:
         self._require_birth()
-        end = check_batch(batch, self._hard_state, self._last_index, self._applied)
+        ends = check_batch(batch, self._ends, self._state.checkpoint.index)
         with self._log.write() as transaction, transaction.cursor() as cursor:
-            if end.hard_state != self._hard_state:
-                record = layout.encode_hard_state(self._owner, end.hard_state)
+            if ends.hard_state != self._ends.hard_state:
+                record = layout.encode_hard_state(self._owner, ends.hard_state)
                 transaction.put(layout.HARD_STATE_KEY, record)
             for persist in batch:
-                if persist.truncate_from is not None and cursor.set_range(layout.entry_key(persist.truncate_from)):
-                    while cursor.delete():
-                        pass
+                if persist.truncate_from is not None:
+                    _delete(cursor, persist.truncate_from)
                 self._append(cursor, persist)
-        self._hard_state, self._last_index = end.hard_state, end.last_index
+            if ends.base != self._ends.base:
+                transaction.put(layout.BASE_KEY, layout.encode_base(self._owner, ends.base))
+                _delete(cursor, Index(0), ends.base.index)
+        self._ends = ends
 
     def _append(self, cursor: lmdb.Cursor[bytes], persist: Persist) -> None:
         owner = self._owner
@@ -183,33 +172,91 @@ class LmdbStorage:
         return tuple(entries)
 
     def state(self) -> StateReader:
-        self._state.check_open()
-        return self._reader
+        self._log.check_open()
+        return self._state.reader
 
-    def checkpoint(self, changes: Iterable[tuple[bytes, bytes | None]], meta: CheckpointMeta) -> None:
+    def checkpoint(self, changes: Iterable[tuple[bytes, bytes | None]], snapshot: Snapshot) -> None:
         self._require_birth()
-        check_checkpoint(meta, self._applied, self._last_index)
-        begin = self._reader.checksum
-        prefix = layout.STATE_PREFIX
-        with self._state.write() as transaction:
-            put, delete = transaction.put, transaction.delete
-            for key, value in changes:
-                if value is None:
-                    delete(prefix + key)
-                else:
-                    put(prefix + key, layout.encode_value(begin, key, value))
-            put(layout.CHECKPOINT_KEY, layout.encode_checkpoint(self._owner, meta))
-        self._applied = meta.index
+        check_checkpoint(snapshot, self._state.checkpoint.index, self._ends.last_index)
+        self._state.write(changes, snapshot)
+
+    def read_snapshot(self) -> SnapshotReader:
+        self._require_birth()
+        path = self._new_snapshot("out")
+        path.mkdir(mode=0o700)
+        try:
+            with (path / DATA_FILE).open("xb") as file:
+                self._state.environment.copy(file.fileno())
+            return FileReader(path, self._checkpoint_in(path))
+        except BaseException:
+            shutil.rmtree(path)
+            raise
+
+    def write_snapshot(self, snapshot: Snapshot, size: int, digest: bytes) -> SnapshotWriter:
+        self._require_birth()
+        return FileWriter(self._new_snapshot("in"), snapshot, size, digest, self._check_snapshot)
+
+    def restore(self, received: SnapshotWriter) -> None:
+        self._require_birth()
+        assert isinstance(received, FileWriter)
+        generation = self._state.generation + 1
+        path = self._directory.path / state_directory(generation)
+        received.move(path)
+        state = _State(path, generation, self._map_size_bytes)
+        try:
+            state.load(self._owner)
+            with self._log.write() as transaction, transaction.cursor() as cursor:
+                transaction.put(layout.GENERATION_KEY, layout.encode_generation(self._node, generation))
+                transaction.put(layout.BASE_KEY, layout.encode_base(self._owner, state.checkpoint))
+                _delete(cursor, Index(0))
+        except BaseException:
+            state.environment.close()
+            raise
+        self._states.append(state)
+        self._ends = LogEnds(self._ends.hard_state, state.checkpoint, state.checkpoint.index)
+
+    def release_replaced(self) -> None:
+        self._log.check_open()
+        replaced, self._states = self._states[:-1], self._states[-1:]
+        for state in replaced:
+            state.environment.close()
+            shutil.rmtree(state.environment.path)
 
     def close(self) -> None:
         self._log.close()
-        self._state.close()
+        for state in self._states:
+            state.environment.close()
         self._directory.close()
+
+    # ------------------------------------------------------------------ snapshots
+
+    def _new_snapshot(self, name: str) -> Path:
+        self._snapshots += 1
+        return self._directory.path / SNAPSHOTS_DIRECTORY / f"{name}-{self._snapshots}"
+
+    def _check_snapshot(self, path: Path, snapshot: Snapshot) -> None:
+        """Check that the state in the directory *path* is *snapshot*.
+
+        Raises:
+            CorruptRecord: it is none, of another cluster, or another one.
+            StorageError: the map has no room for it.
+        """
+        found = self._checkpoint_in(path)
+        if found != snapshot:
+            raise CorruptRecord(f"a snapshot of {snapshot.index} in term {snapshot.term} holds something else")
+
+    def _checkpoint_in(self, path: Path) -> Snapshot:
+        state = _State(path, 0, self._map_size_bytes)
+        try:
+            state.load(self._owner)
+        finally:
+            state.environment.close()
+        return state.checkpoint
 
     # ------------------------------------------------------------------ opening
 
     def _load(self, name: str) -> None:
-        """Read everything but the entries.
+        """Read everything but the entries, and clear away what nobody needs any more.
 
         Raises:
             CorruptRecord, WrongIdentity: see ``open_lmdb_storage``.
@@ -219,27 +266,40 @@ class LmdbStorage:
             if self._identity.name != name:
                 raise WrongIdentity(f"{self._directory.path} belongs to node {self._identity.name!r}, not {name!r}")
             self._node = layout.owner_checksum(self._identity.incarnation)
+            record = _require(transaction, layout.GENERATION_KEY, "log: generation")
+            generation = layout.decode_generation(self._node, record)
             pledge = transaction.get(layout.PLEDGE_KEY)
             self._pledge = None if pledge is None else layout.decode_pledge(self._node, pledge)
-            record = transaction.get(layout.BIRTH_KEY)
-            if record is None:
-                if transaction.stat()["entries"] > (1 if pledge is None else 2):
-                    raise CorruptRecord("log: birth: there is none, but there is what comes after it")
-                return
-            self._become(layout.decode_birth(self._node, record))
-            record = _require(transaction, layout.HARD_STATE_KEY, "log: hard state")
-            self._hard_state = layout.decode_hard_state(self._owner, record)
-            with transaction.cursor() as cursor:
-                if cursor.last() and cursor.key() >= layout.entry_key(Index(0)):
-                    self._last_index = layout.entry_index(cursor.key())
-        with self._state.read() as transaction:
-            record = _require(transaction, layout.CHECKPOINT_KEY, "state: checkpoint")
-            self._applied = layout.decode_checkpoint(self._owner, record).index
+            birth = transaction.get(layout.BIRTH_KEY)
+            if birth is not None:
+                self._birth = layout.decode_birth(self._node, birth)
+                self._load_ends(transaction, layout.owner_checksum(self._birth.cluster_id))
+            elif transaction.stat()["entries"] > (2 if pledge is None else 3):
+                raise CorruptRecord("log: birth: there is none, but there is what comes after it")
+        self._clear_away(state_directory(generation))
+        state = _State(self._directory.path / state_directory(generation), generation, self._map_size_bytes)
+        self._states.append(state)
+        if self._birth is not None:
+            state.load(self._owner)
 
-    def _become(self, birth: Birth) -> None:
-        self._birth = birth
-        self._owner = layout.owner_checksum(birth.cluster_id)
-        self._reader.checksum = layout.value_checksum(self._owner)
+    def _load_ends(self, transaction: lmdb.Transaction[bytes], owner: int) -> None:
+        self._owner = owner
+        hard_state = layout.decode_hard_state(owner, _require(transaction, layout.HARD_STATE_KEY, "log: hard state"))
+        base = layout.decode_base(owner, _require(transaction, layout.BASE_KEY, "log: base"))
+        last_index = base.index
+        with transaction.cursor() as cursor:
+            if cursor.last() and cursor.key() >= layout.entry_key(Index(0)):
+                last_index = layout.entry_index(cursor.key())
+        self._ends = LogEnds(hard_state, base, last_index)
+
+    def _clear_away(self, state: str) -> None:
+        """Delete what a stop left behind: snapshots on their way, and all states but that in the directory *state*."""
+        path = self._directory.path
+        shutil.rmtree(path / SNAPSHOTS_DIRECTORY, ignore_errors=True)
+        (path / SNAPSHOTS_DIRECTORY).mkdir(mode=0o700)
+        for other in sorted(path.glob(state_directory("*"))):
+            if other.name != state:
+                shutil.rmtree(other)
 
     def _require_birth(self) -> Birth:
         self._log.check_open()
@@ -248,13 +308,57 @@ class LmdbStorage:
         return self._birth
 
 
+class _State:
+    """One generation of the state: its environment, and what it holds.
+
+    Attributes:
+        checkpoint: once it is loaded or written.
+    """
+
+    def __init__(self, path: Path, generation: int, map_size_bytes: int) -> None:
+        self.generation = generation
+        self.environment = Environment(path, map_size_bytes, readahead=False)
+        self.reader = _LmdbState(self.environment)
+        self.checkpoint: Snapshot
+
+    def become(self, owner: int) -> None:
+        """Everything in it belongs to *owner*, a cluster."""
+        self._owner = owner
+        self.reader.checksum = layout.value_checksum(owner)
+
+    def load(self, owner: int) -> None:
+        """Read what it holds.
+
+        Raises:
+            CorruptRecord: it is damaged, or another owner's.
+        """
+        self.become(owner)
+        with self.environment.read() as transaction:
+            record = _require(transaction, layout.CHECKPOINT_KEY, "state: checkpoint")
+            self.checkpoint = layout.decode_checkpoint(owner, record)
+
+    def write(self, changes: Iterable[tuple[bytes, bytes | None]], snapshot: Snapshot) -> None:
+        """Make it *snapshot* by *changes*, atomically and synced."""
+        begin = self.reader.checksum
+        prefix = layout.STATE_PREFIX
+        with self.environment.write() as transaction:
+            put, delete = transaction.put, transaction.delete
+            for key, value in changes:
+                if value is None:
+                    delete(prefix + key)
+                else:
+                    put(prefix + key, layout.encode_value(begin, key, value))
+            put(layout.CHECKPOINT_KEY, layout.encode_checkpoint(self._owner, snapshot))
+        self.checkpoint = snapshot
+
+
 class _LmdbState:
     """A StateReader; each call has a read transaction of its own.
 
     An unfinished scan keeps its transaction, and with it every page it could still reach, until it is dropped.
     """
 
-    def __init__(self, environment: _Environment) -> None:
+    def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._begin = environment.lmdb.begin
         # Nothing can be read before birth, so whatever stands here until then is never used.
@@ -295,132 +399,22 @@ class _LmdbState:
                 yield key, layout.decode_value(self.checksum, key, record)
 
 
-class _Environment:
-    """One LMDB environment, whose errors are ours."""
-
-    def __init__(self, path: Path, map_size_bytes: int, *, readahead: bool) -> None:
-        self.path = path
-        self._map_size_bytes = map_size_bytes
-        self._closed = False
-        self._failure: OSError | None = None
-        file = path / DATA_FILE
-        if not file.exists() or file.stat().st_size == 0:
-            raise CorruptRecord(f"{file} is missing or empty")  # LMDB would begin a new one
-        self.lmdb = _open(path, map_size_bytes, readahead)
-        # Touching a page beyond the end of a file that was cut off kills the process.
-        size = (self.lmdb.info()["last_pgno"] + 1) * self.lmdb.stat()["psize"]
-        if file.stat().st_size < size:
-            self.lmdb.close()
-            raise CorruptRecord(f"{file} is cut off: shorter than the {size} bytes in use")
-
-    def close(self) -> None:
-        self._closed = True
-        self.lmdb.close()
-
-    def check_open(self) -> None:
-        if self._closed:
-            raise ValueError("the storage is closed")
-
-    def sync(self) -> None:
-        """Sync the data file, whoever wrote to it."""
-        try:
-            self.lmdb.sync(True)
-        except lmdb.Error as error:
-            raise self._fail(error) from error
-
-    @contextmanager
-    def read(self) -> Iterator[lmdb.Transaction[bytes]]:
-        """A read transaction."""
-        try:
-            with self.lmdb.begin() as transaction:
-                yield transaction
-        except lmdb.Error as error:
-            raise self.translate(error) from error
-
-    @contextmanager
-    def read_buffers(self) -> Iterator[lmdb.Transaction[memoryview]]:
-        """A read transaction that gives views of the map, good while it is open."""
-        try:
-            with self.lmdb.begin(buffers=True) as transaction:
-                yield transaction
-        except lmdb.Error as error:
-            raise self.translate(error) from error
-
-    @contextmanager
-    def write(self) -> Iterator[lmdb.Transaction[bytes]]:
-        """A write transaction: committed and synced at the end of the block, or nothing of it."""
-        self.check_open()
-        if self._failure is not None:
-            raise OSError(self._failure.errno, f"a write failed before: {self._failure.strerror}", str(self.path))
-        try:
-            with self.lmdb.begin(write=True) as transaction:
-                yield transaction
-        except lmdb.Error as error:
-            raise self._fail(error) from error
-
-    def _fail(self, error: lmdb.Error) -> Exception:
-        """Translate, and let no write be tried again after an error of the disk (D6)."""
-        translated = self.translate(error)
-        if isinstance(translated, OSError):
-            self._failure = translated
-        return translated
-
-    def translate(self, error: lmdb.Error) -> Exception:
-        if self._closed:
-            return ValueError("the storage is closed")
-        if isinstance(error, lmdb.MapFullError):
-            return StorageError(f"{self.path}: the map of {self._map_size_bytes} bytes is full; nothing was written")
-        return _translate(error, self.path)
-
-
-def _translate(error: lmdb.Error, path: Path) -> Exception:
-    if isinstance(error, lmdb.BadValsizeError):
-        return ValueError("a key is 1 to 500 bytes")
-    if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)):
-        return CorruptRecord(f"{path}: {error}")
-    if isinstance(error, lmdb.ReadersFullError):
-        return StorageError(f"{path}: {error}: {READERS_MAX} scans are unfinished")
-    # What is left are errors of the system. Older bindings give no code; and PanicError, which has one
-    # of LMDB's own, below zero, means that the meta page could not be written.
-    code = max(getattr(error, "code", 0), 0) or errno.EIO
-    return OSError(code, f"{os.strerror(code)} ({error})", str(path))
-
-
-def _open(path: Path, map_size_bytes: int, readahead: bool) -> lmdb.Environment:
-    try:
-        return lmdb.open(
-            str(path),
-            map_size=map_size_bytes,
-            subdir=True,
-            mode=0o700,
-            sync=True,
-            metasync=True,
-            writemap=False,
-            lock=True,
-            meminit=True,
-            readahead=readahead,
-            max_readers=READERS_MAX,
-            max_dbs=0,
-            max_spare_txns=0,
-        )
-    except lmdb.Error as error:
-        raise _translate(error, path) from error
-
-
 def _make(path: Path, identity: Identity, map_size_bytes: int) -> None:
-    """Make both environments of a new directory, synced, with nothing but *identity* in them."""
-    for name in (LOG_DIRECTORY, STATE_DIRECTORY):
-        (path / name).mkdir(mode=0o700)
-        environment = _open(path / name, map_size_bytes, readahead=True)
-        try:
-            if name == LOG_DIRECTORY:
-                with environment.begin(write=True) as transaction:
-                    transaction.put(layout.IDENTITY_KEY, layout.encode_identity(identity))
-            environment.sync(True)
-        except lmdb.Error as error:
-            raise _translate(error, path / name) from error
-        finally:
-            environment.close()
+    """Make both environments of a new directory, synced, with nothing in them but whose they are."""
+    records = {
+        layout.IDENTITY_KEY: layout.encode_identity(identity),
+        layout.GENERATION_KEY: layout.encode_generation(layout.owner_checksum(identity.incarnation), 0),
+    }
+    make_environment(path / LOG_DIRECTORY, map_size_bytes, records)
+    make_environment(path / state_directory(0), map_size_bytes, {})
+
+
+def _delete(cursor: lmdb.Cursor[bytes], first: Index, last: Index | None = None) -> None:
+    """Delete the entries from *first* on, up to *last* or the end."""
+    stop = layout.ENTRIES_STOP if last is None else layout.entry_key(Index(last + 1))
+    found = cursor.set_range(layout.entry_key(first))
+    while found and cursor.key() < stop:
+        found = cursor.delete() and bool(cursor.key())
 
 
 def _require(transaction: lmdb.Transaction[bytes], key: bytes, place: str) -> bytes:

@@ -171,6 +171,16 @@ class Overlay:
         self._sealed = None
         self._sealed_get = _Generation().changes.get
 
+    def restore(self, base: StateReader) -> None:
+        """Forget every change: *base*, another one, holds the state from now on."""
+        self._base = base
+        self._base_get = base.get
+        self._commits += 1
+        self._active = _Generation()
+        self._active_get = self._active.changes.get
+        self._sealed = None
+        self._sealed_get = _Generation().changes.get
+
     def _commit(self, changes: dict[bytes, bytes | None], begun_at: int) -> None:
         if begun_at != self._commits:
             raise RuntimeError("another transaction was committed since this one began")

@@ -35,6 +35,14 @@ from huton.wire.messages import (
     decode_message,
     encode_message,
 )
+from huton.wire.snapshots import (
+    SnapshotHeader,
+    SnapshotMessage,
+    SnapshotOffer,
+    SnapshotVerdict,
+    decode_snapshot_message,
+    encode_snapshot_message,
+)
 
 __all__ = [
     "FRAME_BYTES_MAX",
@@ -59,14 +67,20 @@ __all__ = [
     "ReadAnswers",
     "Refusal",
     "RefusalReason",
+    "SnapshotHeader",
+    "SnapshotMessage",
+    "SnapshotOffer",
+    "SnapshotVerdict",
     "WriteAnswers",
     "common_version",
     "decode_birth",
     "decode_handshake",
     "decode_message",
+    "decode_snapshot_message",
     "encode_birth",
     "encode_frame",
     "encode_handshake",
     "encode_message",
+    "encode_snapshot_message",
     "member_name",
 ]

@@ -41,6 +41,8 @@ class FrameKind(enum.IntEnum):
     HANDSHAKE = 1
     MESSAGE = 2
     BIRTH = 3
+    SNAPSHOT = 4
+    CHUNK = 5
 
 
 _PREFIXES: Final = {_MAGIC + bytes((_VERSION, kind)): kind for kind in FrameKind}

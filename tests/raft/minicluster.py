@@ -16,21 +16,37 @@ from huton.raft import Raft
 from huton.raft.effects import (
     Apply,
     Committed,
+    DropSnapshot,
     Effect,
     Persist,
+    PersistSnapshot,
     ReadLog,
     ReadReady,
     Rejected,
+    Restored,
     RoleChanged,
     Send,
+    SendSnapshot,
     Undecided,
 )
-from huton.raft.events import Applied, Event, LogRead, Persisted, Propose, ReadIndex, Receive, Timeout
+from huton.raft.events import (
+    Applied,
+    Checkpointed,
+    Event,
+    LogRead,
+    Persisted,
+    Propose,
+    ReadIndex,
+    Receive,
+    SnapshotReceived,
+    SnapshotSent,
+    Timeout,
+)
 from huton.raft.messages import AppendEntriesReply, Message, PreVote, PreVoteReply, RequestVote, RequestVoteReply
-from huton.raft.types import Entry, HardState, Index, NodeId, RaftConfig, RequestId, Role, Status
-from tests.harness import ALL, BOOTED, ELECTION, HEARTBEAT, Settings, boot_of, entries_of
+from huton.raft.types import Entry, HardState, Index, NodeId, RaftConfig, RequestId, Role, Snapshot, Status, Term
+from tests.harness import ALL, BOOTED, ELECTION, HEARTBEAT, Settings, boot_of, entries_of, snapshot_of
 
-__all__ = ["Cluster", "Flight", "Server"]
+__all__ = ["Cluster", "Flight", "Server", "Transfer"]
 
 
 @attrs.frozen
@@ -42,14 +58,28 @@ class Flight:
     message: Message
 
 
+@attrs.frozen
+class Transfer:
+    """A snapshot under way, on a stream of its own."""
+
+    sender: NodeId
+    to: NodeId
+    term: Term
+    snapshot: Snapshot
+
+
 @attrs.define
 class Server:
     """One core and what its driver holds for it; ``raft`` is None while it is down.
 
     Attributes:
-        log: every entry that the core asked to write, synced or not.
-        disk: the synced entries; with ``hard_state`` all that survives a crash.
-        machine: what its state machine was given, from entry 1 on.
+        log: every entry that the core asked to write, synced or not, from entry 1 on: what was compacted stays
+            here, and may not be asked for any more.
+        disk: the synced entries; with ``hard_state`` and ``checkpoint`` all that survives a crash.
+        base: up to where ``log`` is compacted.
+        disk_base: up to where ``disk`` is.
+        machine: what its state machine was given, or a snapshot stands for, from entry 1 on.
+        checkpoint: how much of ``machine`` is on disk.
     """
 
     id: NodeId
@@ -57,7 +87,10 @@ class Server:
     hard_state: HardState = attrs.Factory(HardState)
     log: list[Entry] = attrs.Factory(list)
     disk: list[Entry] = attrs.Factory(list)
-    syncing: deque[Persist] = attrs.Factory(deque)
+    base: int = 0
+    disk_base: int = 0
+    checkpoint: int = 0
+    syncing: deque[Persist | PersistSnapshot] = attrs.Factory(deque)
     machine: list[Entry] = attrs.Factory(list)
     applying: deque[Apply] = attrs.Factory(deque)
     reading: deque[ReadLog] = attrs.Factory(deque)
@@ -76,6 +109,8 @@ class Server:
         if persist.hard_state is not None:
             self.hard_state = persist.hard_state
         change_log(self.disk, persist)
+        if persist.compact_to is not None:
+            self.disk_base = persist.compact_to.index
 
 
 def change_log(log: list[Entry], persist: Persist) -> None:
@@ -94,6 +129,8 @@ class Cluster:
         network: what is under way, oldest first.
         answers: per request what it was answered; one answer at most.
         commands: per proposal its command.
+        transfers: snapshots under way.
+        ended: transfers that are over, and whether the snapshot was taken; their senders do not know yet.
         lost: requests whose server crashed before it answered them.
         committed: per index the entry that some server knows to be committed.
 
@@ -114,6 +151,9 @@ class Cluster:
     ) -> None:
         self.now = BOOTED
         self.network: list[Flight] = []
+        self.transfers: list[Transfer] = []
+        self.ended: list[tuple[Transfer, bool]] = []
+        self._taken_in: dict[int, Transfer] = {}
         self.answers: dict[RequestId, list[Effect]] = {}
         self.commands: dict[RequestId, bytes] = {}
         self.lost: set[RequestId] = set()
@@ -179,9 +219,12 @@ class Cluster:
         server = self.servers[id]
         seq = 0
         for _ in range(min(count, len(server.syncing))):
-            persist = server.syncing.popleft()
-            server.write(persist)
-            seq = persist.seq
+            effect = server.syncing.popleft()
+            if isinstance(effect, PersistSnapshot):
+                self._restore(server, effect)
+            else:
+                server.write(effect)
+            seq = effect.seq
         if seq:
             self.step(id, Persisted(seq))
 
@@ -197,10 +240,43 @@ class Cluster:
             server.machine.append(entry)
         self.step(id, Applied(Index(len(server.machine))))
 
+    def checkpoint(self, id: NodeId) -> None:
+        """Let everything that is applied be in a durable checkpoint."""
+        server = self.servers[id]
+        server.checkpoint = len(server.machine)
+        self.step(id, Checkpointed(Index(server.checkpoint)))
+
+    def transfer(self, position: int = 0, *, breaks: bool = False) -> None:
+        """Let a snapshot arrive, or its stream break."""
+        transfer = self.transfers.pop(position)
+        if breaks or self.servers[transfer.to].raft is None:
+            self.ended.append((transfer, False))
+            return
+        source = len(self._taken_in) + 1
+        self._taken_in[source] = transfer
+        self.step(transfer.to, SnapshotReceived(transfer.sender, transfer.term, transfer.snapshot, source))
+
+    def tell_end(self, position: int = 0) -> None:
+        """Let a sender hear how its transfer ended."""
+        transfer, taken = self.ended.pop(position)
+        if self.servers[transfer.sender].raft is not None:
+            self.step(transfer.sender, SnapshotSent(transfer.to, transfer.term, taken))
+
+    def _restore(self, server: Server, effect: PersistSnapshot) -> None:
+        """Put a snapshot in the place of log and state on the disk."""
+        index = effect.snapshot.index
+        server.disk = [self.committed[number] for number in range(1, index + 1)]
+        server.disk_base = server.checkpoint = index
+        server.machine = list(server.disk)
+        server.applying.clear()
+        self.ended.append((self._taken_in[effect.source], True))
+
     def answer_read(self, id: NodeId) -> None:
         """Answer the oldest ``ReadLog``, with as little as its bound allows."""
         server = self.servers[id]
         ask = server.reading.popleft()
+        if ask.first_index <= server.disk_base:
+            return  # Compacted meanwhile.
         found: list[Entry] = []
         size = 0
         for entry in server.disk[ask.first_index - 1 : ask.last_index]:
@@ -216,6 +292,9 @@ class Cluster:
         server = self.servers[id]
         server.raft = None
         server.status = None
+        for effect in server.syncing:
+            if isinstance(effect, PersistSnapshot):
+                self.ended.append((self._taken_in[effect.source], False))
         server.syncing.clear()
         server.applying.clear()
         server.reading.clear()
@@ -226,11 +305,15 @@ class Cluster:
         return [request for request, answers in self.answers.items() if not answers and request not in self.lost]
 
     def restart(self, id: NodeId, applied: int = 0) -> None:
-        """Boot from the disk, and from a state machine that kept *applied* entries at most."""
+        """Boot from the disk, and from a state machine that kept *applied* entries at most, or its checkpoint."""
         server = self.servers[id]
-        del server.machine[applied:]
+        del server.machine[max(applied, server.checkpoint) :]
         server.log = list(server.disk)
-        boot = boot_of(server.disk, server.hard_state, applied=len(server.machine), size=self._size)
+        server.base = server.disk_base
+        server.checkpoint = len(server.machine)
+        boot = boot_of(
+            server.disk, server.hard_state, applied=len(server.machine), size=self._size, base=server.disk_base
+        )
         config = RaftConfig(id=id, election_timeout_ns=ELECTION, heartbeat_interval_ns=HEARTBEAT)
         server.raft = Raft(attrs.evolve(config, **self._settings), boot, self._timeouts)
         server.status = server.raft.status()
@@ -257,6 +340,12 @@ class Cluster:
             for id in group:
                 if self.servers[id].raft is not None:
                     self.work(id)
+            if self.transfers:
+                self.transfer(breaks=self.transfers[0].sender not in group or self.transfers[0].to not in group)
+                continue
+            if self.ended:
+                self.tell_end()
+                continue
             if not self.network:
                 return
             flight = self.network[0]
@@ -290,14 +379,32 @@ class Cluster:
                     leads = server.status.role is Role.LEADER
                     assert not leads or effect.truncate_from is None, "Figure 3, Leader Append-Only"
                     change_log(server.log, effect)
+                    if effect.compact_to is not None:
+                        assert server.base < effect.compact_to.index <= server.checkpoint, "R11"
+                        assert effect.compact_to.term == server.log[effect.compact_to.index - 1].term
+                        server.base = effect.compact_to.index
                     self._know(server.log, effect.first_index, effect.entries)
                     server.syncing.append(effect)
                 case Send(to, message):
                     check_promise(server, to, message)
                     self.network.append(Flight(server.id, to, message))
+                case PersistSnapshot(_, snapshot):
+                    assert snapshot.index > server.checkpoint, "what is restored is news"
+                    server.log = [self.committed[index] for index in range(1, snapshot.index + 1)]
+                    server.base = snapshot.index
+                    server.syncing.append(effect)
+                case DropSnapshot(source, needless):
+                    self.ended.append((self._taken_in[source], needless))
+                case SendSnapshot(to, term):
+                    snapshot = snapshot_of(server.machine, server.checkpoint, size=self._size)
+                    assert snapshot.index >= server.base, "the log goes on where the snapshot ends"
+                    self.transfers.append(Transfer(server.id, to, term, snapshot))
+                case Restored(snapshot):
+                    assert server.checkpoint == snapshot.index == len(server.machine)
                 case Apply():
                     server.applying.append(effect)
-                case ReadLog():
+                case ReadLog(first):
+                    assert first > server.base, "what is compacted can't be read"
                     server.reading.append(effect)
                 case Committed(id) | Undecided(id) | Rejected(id) | ReadReady(id):
                     self._answered(server, id, effect)
@@ -309,7 +416,7 @@ class Cluster:
     def _check_status(self, server: Server, before: Status, after: Status) -> None:
         assert after.term >= before.term, "§5.1: 'current term ... increases monotonically'"
         assert after.commit_index >= before.commit_index, "Figure 2: commitIndex 'increases monotonically'"
-        assert after.last_index == len(server.log)
+        assert (after.first_index, after.last_index) == (server.base + 1, len(server.log))
         assert after.durable_index <= len(server.disk)
         assert server.log[: after.durable_index] == server.disk[: after.durable_index], "durable is what it says"
         if after.role is Role.LEADER:

@@ -23,6 +23,9 @@ TIGHT = Settings(
     inflight_messages_max=3,
     uncommitted_bytes_max=200,
     window_bytes_max=30,
+    log_entries_kept=3,
+    log_bytes_kept=60,
+    compact_entries=2,
 )
 """Bounds so small that every one of them is hit in a short run."""
 
@@ -45,6 +48,9 @@ def random_run(seed: int, size: int, steps: int) -> Cluster:
         (propose, 12),
         (read, 6),
         (unreachable, 1),
+        (checkpoint, random.choice([0, 3, 15])),
+        (transfer, 10),
+        (tell_end, 10),
         (crash, random.choice([0, 1, 4])),
         (restart, 6),
     ]
@@ -176,6 +182,22 @@ def unreachable(cluster: Cluster, random: Random) -> None:
     id = some(cluster, random, up)
     if id is not None:
         cluster.step(id, PeerUnreachable(random.choice(list(cluster.servers))))
+
+
+def checkpoint(cluster: Cluster, random: Random) -> None:
+    id = some(cluster, random, lambda server: up(server) and len(server.machine) > server.checkpoint)
+    if id is not None:
+        cluster.checkpoint(id)
+
+
+def transfer(cluster: Cluster, random: Random) -> None:
+    if cluster.transfers:
+        cluster.transfer(random.randrange(len(cluster.transfers)), breaks=random.random() < 0.2)
+
+
+def tell_end(cluster: Cluster, random: Random) -> None:
+    if cluster.ended:
+        cluster.tell_end(random.randrange(len(cluster.ended)))
 
 
 def crash(cluster: Cluster, random: Random) -> None:

@@ -20,8 +20,9 @@ def make_log(terms: tuple[int, ...] = (), *, base: tuple[int, int] = (0, 0), win
     runs = tuple(TermRun(Index(run.first_index + base[1]), run.term) for run in runs_of(terms))
     boot = Boot(
         hard_state=HardState(),
-        snapshot=Snapshot(Index(base[1]), Term(base[0]), configuration_of(3)),
+        snapshot=Snapshot(Index(base[1]), Term(base[0]), 0, configuration_of(3)),
         term_runs=runs,
+        sizes=(),
         last_index=Index(base[1] + len(terms)),
         last_stamp=0,
         applied=Index(base[1]),

@@ -12,15 +12,18 @@ from huton.raft.core import COLUMN, HANDLERS
 from huton.raft.effects import Apply, Persist
 from huton.raft.events import (
     Applied,
+    Checkpointed,
     Event,
     LogRead,
     PeerUnreachable,
     Persisted,
     PersistFailed,
     Receive,
+    SnapshotReceived,
+    SnapshotSent,
     Timeout,
 )
-from huton.raft.types import Index, Role
+from huton.raft.types import Index, Role, Term
 from tests.harness import (
     N1,
     N2,
@@ -40,6 +43,7 @@ from tests.harness import (
     read,
     refusal,
     request_vote,
+    snapshot_of,
     vote,
 )
 
@@ -60,6 +64,8 @@ MAKERS = {
     Role.LEADER: make_leader,
 }
 
+SNAPSHOT = SnapshotReceived(N2, Term(1), snapshot_of(entries_of((1,) * 9), 9), source=1)
+
 SAMPLES: list[Event] = [
     Timeout(),
     propose(b"x"),
@@ -68,6 +74,9 @@ SAMPLES: list[Event] = [
     PersistFailed(1, "input/output error"),
     Applied(Index(0)),
     LogRead(Index(1), entries_of((1,))),
+    Checkpointed(Index(0)),
+    SNAPSHOT,
+    SnapshotSent(N2, Term(1), taken=True),
     PeerUnreachable(N2),
     pre_vote(N2, 1),
     pre_vote(N2, 2),
@@ -115,7 +124,7 @@ def test_every_cell_can_be_entered(role: Role, event: Event) -> None:
     """No event is an error in any role, but a second leader of the same term (Election Safety)."""
     raft = MAKERS[role]()
     assert raft.status().role is role
-    if role is Role.LEADER and event == append(N2, 1):
+    if role is Role.LEADER and event in (append(N2, 1), SNAPSHOT):
         with pytest.raises(SafetyViolation):
             raft.step(NOW, event)
         return
@@ -135,8 +144,9 @@ def test_every_cell_can_be_entered(role: Role, event: Event) -> None:
         refusal(N2, 1, 0, hint=(0, 0)),
         PeerUnreachable(N2),
         LogRead(Index(1), entries_of((1,))),
+        SnapshotSent(N2, Term(1), taken=False),
     ],
-    ids=["acknowledgement", "refusal", "unreachable", "log read"],
+    ids=["acknowledgement", "refusal", "unreachable", "log read", "snapshot sent"],
 )
 def test_what_only_a_leader_asked_for_means_nothing_to_others(role: Role, event: Event) -> None:
     """Answers that come late find somebody else: they change nothing."""

@@ -71,8 +71,9 @@ def boot_of(names: tuple[str, ...]) -> Boot:
     members = tuple(Member(NodeId(name), "127.0.0.1:1") for name in names)
     return Boot(
         hard_state=HardState(),
-        snapshot=Snapshot(ZERO_INDEX, ZERO_TERM, Configuration(members)),
+        snapshot=Snapshot(ZERO_INDEX, ZERO_TERM, 0, Configuration(members)),
         term_runs=(),
+        sizes=(),
         last_index=ZERO_INDEX,
         last_stamp=0,
         applied=ZERO_INDEX,
@@ -125,7 +126,7 @@ class Cluster:
         """Let the oldest checkpoint of *name* that is under way be done."""
         done = self.done.get(name, 0)
         self.done[name] = done + 1
-        self.step(name, Checkpointed(self.checkpoints[name][done].meta))
+        self.step(name, Checkpointed(self.checkpoints[name][done].snapshot))
 
     def tick(self, ms: int = 50) -> None:
         """Let time pass, and deadlines with it."""

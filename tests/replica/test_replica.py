@@ -322,9 +322,9 @@ def test_a_checkpoint_is_asked_for_once_the_overlay_is_large() -> None:
     (checkpoint,) = cluster.checkpoints[name]
     keys = [key for key, _ in checkpoint.changes]
     assert keys == sorted(keys)
-    assert checkpoint.meta.index == cluster.nodes[name].status().applied - (40 - 1 - len(keys))
+    assert checkpoint.snapshot.index == cluster.nodes[name].status().applied - (40 - 1 - len(keys))
 
-    cluster.step(name, Checkpointed(checkpoint.meta))
+    cluster.step(name, Checkpointed(checkpoint.snapshot))
     for id in range(40, 80):
         cluster.submit(name, id, b"%03d" % id * 10)
     cluster.deliver()
@@ -388,7 +388,7 @@ def test_a_checkpoint_comes_however_little_changes() -> None:
         if len(cluster.checkpoints[name]) > cluster.done.get(name, 0):
             cluster.checkpointed(name)
 
-    metas = [checkpoint.meta.index for checkpoint in cluster.checkpoints[name]]
+    metas = [checkpoint.snapshot.index for checkpoint in cluster.checkpoints[name]]
     assert 1 <= len(metas) <= 3
     assert metas[0] < 80
 

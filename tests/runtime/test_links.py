@@ -24,6 +24,7 @@ from huton.wire import (
     BirthAborted,
     BirthMessage,
     ForwardWrites,
+    Frame,
     FrameKind,
     FrameReader,
     Hello,
@@ -223,6 +224,7 @@ class Household:
         self.cluster_id = cluster_id
         self.received: list[tuple[NodeId, PeerMessage]] = []
         self.heard: list[tuple[NodeId, BirthMessage]] = []
+        self.snapshots: list[tuple[NodeId, Frame]] = []
         self.acquaintances: list[NodeId] = []
         self.reaches: list[NodeId] = []
         self.losses: list[NodeId] = []
@@ -245,6 +247,11 @@ class Household:
 
     def receive(self, sender: NodeId, message: PeerMessage) -> None:
         self.received.append((sender, message))
+
+    async def receive_snapshot(
+        self, stream: trio.abc.Stream, reader: FrameReader, sender: NodeId, first: Frame
+    ) -> None:
+        self.snapshots.append((sender, first))
 
     def hear(self, sender: NodeId, message: BirthMessage) -> None:
         self.heard.append((sender, message))

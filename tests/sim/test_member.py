@@ -18,8 +18,8 @@ from huton.sim.options import Plan, WorkloadOptions
 from huton.sim.schedule import NS
 from huton.sim.trace import Trace
 from huton.sim.world import World
-from huton.storage.interface import CheckpointMeta
 from tests.sim.worlds import calm_plan, with_faults
+from tests.storage.harness import snapshot_at
 
 MS = 1_000_000
 
@@ -123,7 +123,7 @@ def test_a_crash_may_take_the_checkpoint_that_was_not_synced(survive: float, kep
     """It is one transaction, so it survives whole or not at all."""
     world = world_at(STRIKE)
     member = follower_of(world)
-    member.storage.write_checkpoint([(b"key", b"value")], CheckpointMeta(Index(1)))
+    member.storage.write_checkpoint([(b"key", b"value")], snapshot_at(1))
 
     member.crash(survive=survive)
 

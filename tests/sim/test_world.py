@@ -63,7 +63,7 @@ def test_logs_that_do_not_match_are_found() -> None:
     world = World(plan_that_heals_at(), Trace(None))
 
     def tamper() -> None:
-        entries = world.members["n2"].storage._entries
+        entries = world.members["n2"].storage._written.entries
         entries[3] = attrs.evolve(entries[3], data=b"another command")
 
     world.after(2 * NS, tamper)

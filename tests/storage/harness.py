@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from huton.raft.effects import Persist
-from huton.raft.types import Configuration, Entry, EntryKind, HardState, Index, Member, NodeId, Term
+from huton.raft.types import Configuration, Entry, EntryKind, HardState, Index, Member, NodeId, Snapshot, Term
 from huton.storage.interface import Birth, Identity, Storage
 from huton.storage.lmdb import LmdbStorage, open_lmdb_storage
 from huton.storage.memory import MemoryStorage
@@ -87,6 +87,11 @@ def persist(
         first_index=Index(first),
         entries=entries,
     )
+
+
+def snapshot_at(index: int, term: int = 0) -> Snapshot:
+    """Return what a state of everything up to entry *index* holds; storages do not look at the rest."""
+    return Snapshot(Index(index), Term(term), 0, BIRTH.configuration)
 
 
 def in_term(term: int, voted_for: str | None = None) -> Persist:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from huton.errors import CorruptRecord, SafetyViolation, WrongIdentity
 from huton.kv.statemachine import StateReader
-from huton.raft.types import Configuration, EntryKind, HardState, Index, NodeId, Snapshot, Term, TermRun
-from huton.storage.interface import Birth, CheckpointMeta, Storage
+from huton.raft.types import Configuration, EntryKind, HardState, Index, NodeId, Term, TermRun
+from huton.storage.interface import Birth, Storage
 from tests.storage.harness import (
     BIRTH,
     IDENTITY,
@@ -24,6 +24,7 @@ from tests.storage.harness import (
     in_term,
     persist,
     read_all,
+    snapshot_at,
 )
 
 BYTES_MAX = 1 << 30
@@ -50,7 +51,7 @@ def storage(disk: Disk) -> Storage:
 
 
 def checkpoint(storage: Storage, index: int, *changes: tuple[bytes, bytes | None]) -> None:
-    storage.checkpoint(changes, CheckpointMeta(Index(index)))
+    storage.checkpoint(changes, snapshot_at(index))
 
 
 # -------------------------------------------------------------------------- identity, birth, pledge
@@ -79,7 +80,7 @@ def test_a_new_storage_is_not_born(disk: Disk) -> None:
         lambda storage: storage.recover(),
         lambda storage: storage.persist([in_term(1)]),
         lambda storage: storage.read_log(Index(1), Index(1), 1),
-        lambda storage: storage.checkpoint([], CheckpointMeta(Index(0))),
+        lambda storage: storage.checkpoint([], snapshot_at(0)),
     ],
     ids=["recover", "persist", "read_log", "checkpoint"],
 )
@@ -152,7 +153,7 @@ def test_a_newborn_node_recovers_an_empty_log(storage: Storage) -> None:
     """Snapshot: 'A newborn cluster starts at index 0, term 0, with its first configuration.'"""
     boot = storage.recover()
 
-    assert boot.snapshot == Snapshot(Index(0), Term(0), BIRTH.configuration)
+    assert boot.snapshot == snapshot_at(0)
     assert (boot.term_runs, boot.last_index, boot.last_stamp, boot.applied) == ((), 0, 0, 0)
 
 
@@ -358,7 +359,7 @@ def test_a_checkpoint_that_fails_leaves_nothing(disk: Disk, storage: Storage) ->
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        storage.checkpoint(broken(), CheckpointMeta(Index(1)))
+        storage.checkpoint(broken(), snapshot_at(1))
 
     assert storage.state().get(b"a") is None
     storage = disk.restart()
@@ -464,7 +465,7 @@ def test_persist_checkpoint_and_readers_run_beside_each_other(storage: Storage) 
         lambda storage, _: storage.persist([in_term(2)]),
         lambda storage, _: storage.recover(),
         lambda storage, _: storage.save_pledge(b"pledge"),
-        lambda storage, _: storage.checkpoint([], CheckpointMeta(Index(0))),
+        lambda storage, _: storage.checkpoint([], snapshot_at(0)),
         lambda storage, _: storage.read_log(Index(1), Index(1), 1),
         lambda storage, _: storage.state(),
         lambda _, reader: reader.get(b"key"),

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from huton.errors import CorruptRecord
-from huton.raft.types import Configuration, Entry, EntryKind, HardState, Index, Member, NodeId, Term
+from huton.raft.types import Configuration, Entry, EntryKind, HardState, Index, Member, NodeId, Snapshot, Term
 from huton.storage import layout
-from huton.storage.interface import Birth, CheckpointMeta, Identity
+from huton.storage.interface import Birth, Identity
 
 CLUSTER = bytes(range(16))
 OWNER = layout.owner_checksum(CLUSTER)
@@ -29,7 +29,7 @@ HARD_STATES = st.builds(HardState, U64.map(Term), st.none() | NODE_IDS)
 IDENTITIES = st.builds(Identity, TEXTS, st.binary(min_size=16, max_size=16))
 MEMBERS = st.lists(st.builds(Member, NODE_IDS, TEXTS), max_size=4).map(tuple)
 BIRTHS = st.builds(Birth, st.binary(min_size=16, max_size=16), st.builds(Configuration, MEMBERS))
-METAS = st.builds(CheckpointMeta, U64.map(Index))
+METAS = st.builds(Snapshot, U64.map(Index), U64.map(Term), U64, st.builds(Configuration, MEMBERS))
 KEYS = st.binary(min_size=1, max_size=20)
 
 
@@ -185,7 +185,7 @@ def test_an_entry_header_is_read_without_the_data(entry: Entry, index: Index) ->
 
     header = layout.decode_entry_header(OWNER, key, memoryview(record))
 
-    assert header == layout.EntryHeader(entry.term, entry.kind, entry.stamp)
+    assert header == layout.EntryHeader(entry.term, entry.kind, entry.stamp, len(entry.data))
 
 
 @given(st.lists(U64.map(Index), max_size=10))

@@ -19,9 +19,10 @@ from huton.errors import CorruptRecord, DirectoryLocked, FormatTooNew, StorageEr
 from huton.raft.types import HardState, Index, NodeId, Term
 from huton.storage import layout
 from huton.storage.directory import DataDirectory
-from huton.storage.interface import Birth, CheckpointMeta
-from huton.storage.lmdb import READERS_MAX, LmdbStorage, open_lmdb_storage
-from tests.storage.harness import BIRTH, IDENTITY, MAP_SIZE_BYTES, entry, in_term, persist, read_all
+from huton.storage.environment import READERS_MAX
+from huton.storage.interface import Birth
+from huton.storage.lmdb import LmdbStorage, open_lmdb_storage
+from tests.storage.harness import BIRTH, IDENTITY, MAP_SIZE_BYTES, entry, in_term, persist, read_all, snapshot_at
 
 OWNER = layout.owner_checksum(BIRTH.cluster_id)
 NODE = layout.owner_checksum(IDENTITY.incarnation)
@@ -50,7 +51,7 @@ def write_samples(path: Path) -> None:
     storage = open_storage(path)
     storage.save_birth(BIRTH)
     storage.persist([persist(*ENTRIES, first=1, hard_state=VOTE)])
-    storage.checkpoint([(b"key", b"value"), (b"other", b"value 2")], CheckpointMeta(Index(2)))
+    storage.checkpoint([(b"key", b"value"), (b"other", b"value 2")], snapshot_at(2))
     storage.close()
 
 
@@ -132,7 +133,7 @@ def test_only_the_owner_may_read_the_data(path: Path) -> None:
     """Keys and values are nobody else's business."""
     write_samples(path)
 
-    assert [oct(directory.stat().st_mode & 0o777) for directory in (path, path / "log", path / "state")] == [
+    assert [oct(directory.stat().st_mode & 0o777) for directory in (path, path / "log", path / "state.0")] == [
         "0o700"
     ] * 3
     assert oct((path / "log" / "data.mdb").stat().st_mode & 0o777) == "0o600"
@@ -150,7 +151,7 @@ def make_parts(path: Path, count: int) -> Callable[[], None]:
     steps: list[Callable[[], object]] = [
         lambda: (path / "log").mkdir(),
         lambda: (path / "log" / "data.mdb").write_bytes(b"half a page"),
-        lambda: (path / "state").mkdir(),
+        lambda: (path / "state.0").mkdir(),
     ]
 
     def make() -> None:
@@ -169,7 +170,7 @@ def test_a_crash_while_a_directory_is_made_is_recovered(path: Path, count: int) 
 
     write_samples(path)
 
-    assert sorted(file.name for file in path.iterdir()) == ["format", "log", "state"]
+    assert sorted(file.name for file in path.iterdir()) == ["format", "log", "snapshots", "state.0"]
 
 
 def test_a_crash_before_the_first_byte_is_recovered(path: Path) -> None:
@@ -206,8 +207,8 @@ def test_a_birth_that_was_cut_off_between_the_environments_is_no_birth(path: Pat
     """The state is prepared first; until the log says "born", the node may be born elsewhere."""
     open_storage(path).close()
     write_samples(tmp_path / "born")
-    shutil.rmtree(path / "state")
-    shutil.copytree(tmp_path / "born" / "state", path / "state")
+    shutil.rmtree(path / "state.0")
+    shutil.copytree(tmp_path / "born" / "state.0", path / "state.0")
 
     storage = open_storage(path)
     assert storage.birth is None
@@ -247,8 +248,8 @@ RECORDS = {
     "log: hard state": ("log", layout.encode_hard_state(OWNER, VOTE)),
     "log: entry 2": ("log", layout.encode_entry(OWNER, layout.entry_key(Index(2)), ENTRIES[1])[:26]),
     "log: data of entry 2": ("log", ENTRIES[1].data),
-    "state: checkpoint": ("state", layout.encode_checkpoint(OWNER, CheckpointMeta(Index(2)))),
-    "state: value of key b'key'": ("state", layout.encode_value(layout.value_checksum(OWNER), b"key", b"value")),
+    "state: checkpoint": ("state.0", layout.encode_checkpoint(OWNER, snapshot_at(2))),
+    "state: value of key b'key'": ("state.0", layout.encode_value(layout.value_checksum(OWNER), b"key", b"value")),
 }
 
 
@@ -284,7 +285,7 @@ def test_damaged_data_of_one_entry_spares_the_others(path: Path) -> None:
 def test_a_scan_over_a_damaged_value_stops_there(path: Path) -> None:
     """What came before it was right; it and all behind it is not given out."""
     write_samples(path)
-    flip(path / "state", b"value 2", 0)
+    flip(path / "state.0", b"value 2", 0)
     storage = open_storage(path)
 
     scan = storage.state().scan(b"", None)
@@ -311,7 +312,7 @@ def raw(path: Path) -> Iterator[lmdb.Transaction[bytes]]:
         ("log", layout.HARD_STATE_KEY, "log: hard state is missing"),
         ("log", layout.entry_key(Index(1)), "log: entry 1 is missing"),
         ("log", layout.entry_key(Index(2)), "log: entry 2 is missing"),
-        ("state", layout.CHECKPOINT_KEY, "state: checkpoint is missing"),
+        ("state.0", layout.CHECKPOINT_KEY, "state: checkpoint is missing"),
     ],
 )
 def test_a_missing_record_is_corruption(path: Path, directory: str, key: bytes, place: str) -> None:
@@ -388,13 +389,13 @@ def test_a_state_of_another_cluster_is_corruption(path: Path, tmp_path: Path) ->
     stranger = open_storage(tmp_path / "stranger")
     stranger.save_birth(Birth(bytes(16), BIRTH.configuration))
     stranger.close()
-    shutil.copy(tmp_path / "stranger" / "state" / "data.mdb", path / "state" / "data.mdb")
+    shutil.copy(tmp_path / "stranger" / "state.0" / "data.mdb", path / "state.0" / "data.mdb")
 
     with pytest.raises(CorruptRecord, match="state: checkpoint"):
         open_storage(path)
 
 
-@pytest.mark.parametrize("directory", ["log", "state"])
+@pytest.mark.parametrize("directory", ["log", "state.0"])
 @pytest.mark.parametrize("left", [None, 0, 100, 4096, 2 * 4096])
 def test_a_missing_or_cut_file_is_corruption(path: Path, directory: str, left: int | None) -> None:
     """LMDB would make an empty file in place of a missing one, and die of SIGBUS behind the end of a short one."""
@@ -422,7 +423,7 @@ def test_a_full_map_refuses_the_write_and_keeps_the_rest(path: Path) -> None:
     with pytest.raises(StorageError, match="full"):
         storage.persist([in_term(3), persist(large, first=4)])
     with pytest.raises(StorageError, match="full"):
-        storage.checkpoint([(b"key", bytes(1 << 20))], CheckpointMeta(Index(1)))
+        storage.checkpoint([(b"key", bytes(1 << 20))], snapshot_at(1))
 
     storage.persist([persist(entry(2, b"small"), first=4)])
     storage.close()
@@ -437,7 +438,7 @@ def test_every_commit_is_synced(path: Path) -> None:
     """Storage: 'Whatever returns is on disk and synced.' Only a power failure could show it from outside."""
     storage = open_storage(path)
 
-    for environment in (storage._log, storage._state):
+    for environment in (storage._log, storage._state.environment):
         flags = environment.lmdb.flags()
         assert (flags["sync"], flags["metasync"], flags["writemap"], flags["lock"]) == (True, True, False, True)
     storage.close()
@@ -477,7 +478,7 @@ def test_more_scans_than_readers_is_a_clear_error(path: Path) -> None:
     """READERS_MAX: 'one more is a StorageError', and the others go on."""
     storage = open_storage(path)
     storage.save_birth(BIRTH)
-    storage.checkpoint([(b"key", b"value"), (b"other", b"value")], CheckpointMeta(Index(0)))
+    storage.checkpoint([(b"key", b"value"), (b"other", b"value")], snapshot_at(0))
     scans = [storage.state().scan(b"", None) for _ in range(READERS_MAX)]
     for scan in scans:
         next(scan)
@@ -498,8 +499,8 @@ def test_a_key_that_is_too_long_is_the_callers_mistake(path: Path) -> None:
     storage.save_birth(BIRTH)
 
     with pytest.raises(ValueError, match="500 bytes"):
-        storage.checkpoint([(b"a", b"value"), (bytes(600), b"value")], CheckpointMeta(Index(0)))
+        storage.checkpoint([(b"a", b"value"), (bytes(600), b"value")], snapshot_at(0))
 
     assert storage.state().get(b"a") is None
-    storage.checkpoint([(b"a", b"value")], CheckpointMeta(Index(0)))
+    storage.checkpoint([(b"a", b"value")], snapshot_at(0))
     storage.close()

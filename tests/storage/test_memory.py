@@ -7,9 +7,8 @@ import copy
 import pytest
 
 from huton.raft.types import HardState, Index, Term
-from huton.storage.interface import CheckpointMeta
 from huton.storage.memory import MemoryStorage
-from tests.storage.harness import BIRTH, IDENTITY, entry, in_term, persist, read_all
+from tests.storage.harness import BIRTH, IDENTITY, entry, in_term, persist, read_all, snapshot_at
 
 
 @pytest.fixture
@@ -76,7 +75,10 @@ def test_what_a_crash_would_leave_can_be_asked_before(storage: MemoryStorage, wr
     crashed.crash()
 
     terms = {index + 1: item.term for index, item in enumerate(crashed.entries)}
-    assert [storage.durable_term(Index(index)) for index in range(1, 9)] == [terms.get(index) for index in range(1, 9)]
+    for index in range(1, 9):
+        for term in range(1, 5):
+            assert storage.holds(Index(index), Term(term)) is (terms.get(index) == term)
+    assert storage.durable_last_index == len(terms)
     assert storage.durable_hard_state == crashed.recover().hard_state
     assert data(storage) == b"".join(item.data for item in storage.entries) != data(crashed)
 
@@ -103,8 +105,8 @@ def test_a_crash_loses_an_unsynced_checkpoint_or_keeps_all_of_it(
     storage: MemoryStorage, keep: bool, expected: bytes, applied: int
 ) -> None:
     """One transaction: data and applied index together, or neither."""
-    storage.checkpoint([(b"key", b"old")], CheckpointMeta(Index(1)))
-    storage.write_checkpoint([(b"key", b"new")], CheckpointMeta(Index(3)))
+    storage.checkpoint([(b"key", b"old")], snapshot_at(1))
+    storage.write_checkpoint([(b"key", b"new")], snapshot_at(3))
     assert storage.state().get(b"key") == b"old"
     storage.sync()  # of the log: an environment of its own
 
@@ -118,13 +120,13 @@ def test_a_crash_loses_an_unsynced_checkpoint_or_keeps_all_of_it(
 
 def test_one_checkpoint_is_under_way_at_a_time(storage: MemoryStorage) -> None:
     """``checkpoint`` has one caller at a time; a forgotten ``sync_checkpoint`` shows here."""
-    storage.write_checkpoint([], CheckpointMeta(Index(1)))
+    storage.write_checkpoint([], snapshot_at(1))
 
     with pytest.raises(RuntimeError, match="not synced yet"):
-        storage.write_checkpoint([], CheckpointMeta(Index(2)))
+        storage.write_checkpoint([], snapshot_at(2))
 
     storage.sync_checkpoint()
-    storage.write_checkpoint([], CheckpointMeta(Index(2)))
+    storage.write_checkpoint([], snapshot_at(2))
 
 
 def test_a_crash_opens_what_was_closed(storage: MemoryStorage) -> None:

@@ -18,8 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from huton.raft.effects import Persist
 from huton.raft.types import Entry, HardState, Index, NodeId, Term
-from huton.storage.interface import CheckpointMeta, Storage
-from tests.storage.harness import BIRTH, LmdbDisk, MemoryDisk, entry, persist, read_all
+from huton.storage.interface import Storage
+from tests.storage.harness import BIRTH, LmdbDisk, MemoryDisk, entry, persist, read_all, snapshot_at
 
 Changes = list[tuple[bytes, "bytes | None"]]
 
@@ -132,7 +132,7 @@ class StorageMachine(RuleBasedStateMachine):
         lowest = self.durable.applied
         cuts = [item.truncate_from - 1 for batch in self.unsynced for item in batch if item.truncate_from is not None]
         index = data.draw(st.integers(lowest, min([len(self.durable.entries), *cuts])))
-        self.memory.write_checkpoint(changes, CheckpointMeta(Index(index)))
+        self.memory.write_checkpoint(changes, snapshot_at(index))
         self.unsynced_checkpoint = changes, index
 
     @rule()
@@ -143,7 +143,7 @@ class StorageMachine(RuleBasedStateMachine):
     def keep_checkpoint(self) -> None:
         if self.unsynced_checkpoint is not None:
             changes, index = self.unsynced_checkpoint
-            self.real.checkpoint(changes, CheckpointMeta(Index(index)))
+            self.real.checkpoint(changes, snapshot_at(index))
             for model in (self.durable, self.written):
                 model.checkpoint(changes, index)
             self.unsynced_checkpoint = None

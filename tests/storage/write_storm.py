@@ -16,9 +16,8 @@ from queue import Queue
 
 from huton.raft.effects import Persist
 from huton.raft.types import Entry, HardState, Index, NodeId, Term
-from huton.storage.interface import CheckpointMeta
 from huton.storage.lmdb import LmdbStorage, open_lmdb_storage
-from tests.storage.harness import IDENTITY, MAP_SIZE_BYTES, entry, persist
+from tests.storage.harness import IDENTITY, MAP_SIZE_BYTES, entry, persist, snapshot_at
 
 BATCH_ENTRIES = 5
 CUT_ENTRIES = 2
@@ -74,7 +73,7 @@ def write_state(storage: LmdbStorage, done: Queue[int]) -> None:
     try:
         while True:
             index = done.get() - CUT_ENTRIES  # so that no later batch cuts into what is applied
-            storage.checkpoint(changes_at(index), CheckpointMeta(Index(index)))
+            storage.checkpoint(changes_at(index), snapshot_at(index))
             say(f"state {index}")
     finally:
         os._exit(1)  # a failure here must not go unseen while the other thread writes on
