@@ -76,6 +76,9 @@ class Config:
         request_timeout: seconds after which a write or a linearizable read is answered with an error.
         max_value_bytes: the longest value.
         map_size_bytes: virtual address space reserved for each of the two LMDB maps.
+        checkpoint_bytes: how much is applied in memory before a checkpoint writes it to disk.
+        log_entries_kept, log_bytes_kept: how much of the log stays behind the last checkpoint, whichever is less, so
+            that a member that was away gets what it missed rather than a snapshot.
     """
 
     name: str
@@ -89,6 +92,9 @@ class Config:
     request_timeout: float = 5.0
     max_value_bytes: int = 1 << 20
     map_size_bytes: int = 64 << 30
+    checkpoint_bytes: int = 32 << 20
+    log_entries_kept: int = 50_000
+    log_bytes_kept: int = 64 << 20
 
     def __attrs_post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", self.name):
@@ -104,7 +110,10 @@ class Config:
                 raise ConfigError(f"{name}: {getattr(self, name)} is not a number of seconds")
         if self.request_timeout <= 0:
             raise ConfigError(f"request_timeout: {self.request_timeout} is not a positive number of seconds")
-        if self.max_value_bytes < 0:
-            raise ConfigError(f"max_value_bytes: {self.max_value_bytes} is negative")
+        for name in ("max_value_bytes", "log_entries_kept", "log_bytes_kept"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: {getattr(self, name)} is negative")
+        if self.checkpoint_bytes < 1:
+            raise ConfigError(f"checkpoint_bytes: {self.checkpoint_bytes} is not a positive number of bytes")
         if self.map_size_bytes < MAP_SIZE_BYTES_MIN:
             raise ConfigError(f"map_size_bytes: {self.map_size_bytes} is below {MAP_SIZE_BYTES_MIN}")

@@ -47,6 +47,9 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         ({"request_timeout": math.nan}, "request_timeout: nan"),
         ({"request_timeout": 0.0}, "request_timeout: 0.0"),
         ({"max_value_bytes": -1}, "max_value_bytes: -1"),
+        ({"log_entries_kept": -1}, "log_entries_kept: -1"),
+        ({"log_bytes_kept": -1}, "log_bytes_kept: -1"),
+        ({"checkpoint_bytes": 0}, "checkpoint_bytes: 0"),
         ({"map_size_bytes": MAP_SIZE_BYTES_MIN - 1}, "map_size_bytes: 1048575"),
     ],
 )

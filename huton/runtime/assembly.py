@@ -206,9 +206,15 @@ class Assembly:
             id=self.me.id,
             election_timeout_ns=shortest,
             heartbeat_interval_ns=round(self.config.heartbeat_interval * 1e9),
+            log_entries_kept=self.config.log_entries_kept,
+            log_bytes_kept=self.config.log_bytes_kept,
         )
         replica = Replica(
-            ReplicaConfig(raft=raft, request_timeout_ns=round(self.config.request_timeout * 1e9)),
+            ReplicaConfig(
+                raft=raft,
+                request_timeout_ns=round(self.config.request_timeout * 1e9),
+                overlay_bytes_max=self.config.checkpoint_bytes,
+            ),
             boot=boot,
             base=self._storage.state(),
             machine=KeyValueMachine(),
