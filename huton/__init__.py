@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from huton.errors import OutcomeUnknown as OutcomeUnknown
     from huton.errors import Overloaded as Overloaded
     from huton.errors import RequestError as RequestError
+    from huton.errors import SessionExpired as SessionExpired
     from huton.errors import StorageError as StorageError
     from huton.errors import WrongCluster as WrongCluster
     from huton.kv.machine import KeyValue as KeyValue
@@ -50,6 +51,7 @@ _HOMES = {
     "OutcomeUnknown": "huton.errors",
     "Overloaded": "huton.errors",
     "RequestError": "huton.errors",
+    "SessionExpired": "huton.errors",
     "StorageError": "huton.errors",
     "WrongCluster": "huton.errors",
     "open_node": "huton.runtime.node",

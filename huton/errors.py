@@ -7,6 +7,7 @@ HutonError
         NoLeader            nobody leads, or a majority is out of reach; nothing was written, retry later
         Overloaded          a bound is reached; nothing was written, retry later
         OutcomeUnknown      the write may have happened, or may still happen
+            SessionExpired  so, because nobody remembers any more whether it has
         CommandFailed       the command was carried out alike on every node, and changed nothing
             CompareFailed   the key was not as the caller expected
             NotAnInteger    INCR and friends met a value that is no 64-bit integer
@@ -42,6 +43,7 @@ __all__ = [
     "RemoteError",
     "RequestError",
     "SafetyViolation",
+    "SessionExpired",
     "StorageError",
     "WrongCluster",
     "WrongIdentity",
@@ -75,6 +77,10 @@ class Overloaded(RequestError):
 
 class OutcomeUnknown(RequestError):
     """The write may have happened, or may still happen: the answer was lost."""
+
+
+class SessionExpired(OutcomeUnknown):
+    """The session in which the write was made is over: nobody remembers whether the write happened."""
 
 
 class CommandFailed(RequestError):

@@ -10,15 +10,30 @@ from typing import Final, Protocol
 
 import attrs
 
-__all__ = ["STATE_KEY_BYTES_MAX", "ApplyContext", "StateMachine", "StateReader", "StateWriter"]
+__all__ = [
+    "FIRST_KEY",
+    "RESERVED_PREFIX",
+    "STATE_KEY_BYTES_MAX",
+    "ApplyContext",
+    "StateMachine",
+    "StateReader",
+    "StateWriter",
+]
 
 
 STATE_KEY_BYTES_MAX: Final = 500
 """The longest key in a state; LMDB's own limit is 511."""
 
 
+RESERVED_PREFIX: Final = b"\0"
+"""With it begin the keys of huton's own records, in front of all others. No state machine uses them."""
+
+FIRST_KEY: Final = b"\1"
+"""No key of a state machine comes before it."""
+
+
 class StateReader(Protocol):
-    """An ordered map of bytes to bytes. Keys are 1 to ``STATE_KEY_BYTES_MAX`` bytes."""
+    """An ordered map of bytes to bytes. Keys are 1 to ``STATE_KEY_BYTES_MAX`` bytes, the first of them not 0."""
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of *key*, or None; an empty value is a value."""
@@ -39,12 +54,16 @@ class StateWriter(StateReader, Protocol):
         """Set *key* to *value*.
 
         Raises:
-            ValueError: the key is empty or longer than ``STATE_KEY_BYTES_MAX``.
+            ValueError: the key is empty, longer than ``STATE_KEY_BYTES_MAX``, or begins with ``RESERVED_PREFIX``.
         """
         ...
 
     def delete(self, key: bytes) -> None:
-        """Remove *key*; a missing one is no error."""
+        """Remove *key*; a missing one is no error.
+
+        Raises:
+            ValueError: as for ``put``.
+        """
         ...
 
 

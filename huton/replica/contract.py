@@ -43,8 +43,11 @@ class ReplicaConfig:
             four times as much in commands, so that a restart has a bounded number to carry out again. At four
             times as much the disk is behind: callers' writes are refused as overloaded, and what is committed
             is applied only when the checkpoint is done.
-        requests_max: callers' requests open at once; beyond it they are refused as overloaded.
+        requests_max: callers' writes open at once, and likewise reads; beyond it they are refused as overloaded.
         requests_bytes_max: bytes of callers' commands open at once; likewise, but one alone is always taken.
+        session_idle_ns: how long a session lives without a command, in cluster time. All members have to agree.
+        sessions_max: how many sessions there are at most; for one more, the one that was not used for longest ends.
+            All members have to agree.
     """
 
     raft: RaftConfig
@@ -52,6 +55,8 @@ class ReplicaConfig:
     overlay_bytes_max: int = 32 << 20
     requests_max: int = 65_536
     requests_bytes_max: int = 256 << 20
+    session_idle_ns: int = 3_600_000_000_000
+    sessions_max: int = 4_096
 
 
 # ---------------------------------------------------------------------- events

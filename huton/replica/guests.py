@@ -1,9 +1,9 @@
 """Requests that other members forwarded to this one, for callers of theirs.
 
-A network may lose, double and reorder messages, and nobody may carry out a write twice. So a forwarded write
-names the term of the leader it is meant for, and that leader takes each sender's ids in ascending order
-only, within the term that it leads. Since a node never leads a term again that it has left (R10), "not
-appended, and never will be" is said only when it is certain.
+A session sees to it that no write happens twice, and still "it was not appended, and never will be" has to be true
+when it is said, though a network may lose, double and reorder messages. So a forwarded write names the term of the
+leader it is meant for, and that leader takes each sender's tickets in ascending order only, within the term that
+it leads; a node never leads a term again that it has left (R10).
 """
 
 from __future__ import annotations
@@ -27,14 +27,9 @@ Sender = tuple[NodeId, int]
 
 @attrs.frozen
 class Guest:
-    """A request of another node's caller, as that node named it.
-
-    Attributes:
-        term: for a write the term that it was meant for; for a read the term in which it came.
-    """
+    """A request of another node's caller, as that node named it."""
 
     sender: Sender
-    term: Term
     id: RequestId
 
 
@@ -49,7 +44,7 @@ class Guests:
         self._last_id = RequestId(0)
         self._term: Term | None = None
         self._taken: dict[Sender, RequestId] = {}
-        self._write_answers: dict[tuple[Sender, Term], list[tuple[RequestId, Outcome]]] = {}
+        self._write_answers: dict[Sender, list[tuple[RequestId, Outcome]]] = {}
         self._read_answers: dict[Sender, list[tuple[RequestId, Index | None]]] = {}
 
     def lead(self, term: Term) -> None:
@@ -72,7 +67,7 @@ class Guests:
         origin = (sender, message.epoch)
         requests = []
         for id, command in message.requests:
-            guest = Guest(origin, message.term, id)
+            guest = Guest(origin, id)
             if message.term != self._term:
                 # Perhaps an earlier run of this node led that term, and took it.
                 self._answer(guest, OutcomeStatus.UNKNOWN)
@@ -92,13 +87,13 @@ class Guests:
                     requests.append((self._admit(guest), command))
         return tuple(requests)
 
-    def take_reads(self, sender: NodeId, message: ForwardReads, *, term: Term, leads: bool) -> tuple[RequestId, ...]:
+    def take_reads(self, sender: NodeId, message: ForwardReads, *, leads: bool) -> tuple[RequestId, ...]:
         """Return the reads to ask the core about; say so if this node does not lead."""
         origin = (sender, message.epoch)
         if not leads:
             self._read_answers.setdefault(origin, []).extend((id, None) for id in message.requests)
             return ()
-        return tuple(self._admit(Guest(origin, term, id)) for id in message.requests)
+        return tuple(self._admit(Guest(origin, id)) for id in message.requests)
 
     def _admit(self, guest: Guest) -> RequestId:
         self._last_id = RequestId(self._last_id - 1)
@@ -108,7 +103,7 @@ class Guests:
     def answer_write(self, id: RequestId, outcome: Outcome) -> None:
         """The write that the core knows as *id* has ended."""
         guest = self._guests.pop(id)
-        self._write_answers.setdefault((guest.sender, guest.term), []).append((guest.id, outcome))
+        self._write_answers.setdefault(guest.sender, []).append((guest.id, outcome))
 
     def answer_read(self, id: RequestId, index: Index | None) -> None:
         """The read that the core knows as *id* may be served at *index*, or, for None, not by this node."""
@@ -116,13 +111,13 @@ class Guests:
         self._read_answers.setdefault(guest.sender, []).append((guest.id, index))
 
     def _answer(self, guest: Guest, status: OutcomeStatus) -> None:
-        self._write_answers.setdefault((guest.sender, guest.term), []).append((guest.id, Outcome(status)))
+        self._write_answers.setdefault(guest.sender, []).append((guest.id, Outcome(status)))
 
     def answers(self) -> list[Send]:
         """Return the answers gathered since the last call, one message per sender and kind."""
         sends = [
-            Send(node, WriteAnswers(term=term, epoch=epoch, answers=tuple(answers)))
-            for ((node, epoch), term), answers in self._write_answers.items()
+            Send(node, WriteAnswers(epoch=epoch, answers=tuple(answers)))
+            for (node, epoch), answers in self._write_answers.items()
         ]
         sends.extend(
             Send(node, ReadAnswers(epoch=epoch, answers=tuple(answers)))

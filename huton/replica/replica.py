@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from huton.errors import CommandFailed, OutcomeUnknown, Overloaded, RequestError, StorageError, command_failed
+from huton.errors import Overloaded, RequestError
 from huton.kv.statemachine import ApplyContext, StateMachine, StateReader
 from huton.raft import Raft
 from huton.raft import effects as core
 from huton.raft import events as core_events
-from huton.raft.types import Boot, Entry, EntryKind, Index, NodeId, RequestId, Role, Snapshot, Status, Term
-from huton.replica.callers import Callers, Leadership
+from huton.raft.types import Boot, EntryKind, Index, NodeId, RequestId, Role, Snapshot, Status, Term
 from huton.replica.contract import (
     Checkpoint,
     Checkpointed,
@@ -30,6 +29,9 @@ from huton.replica.contract import (
     Submit,
 )
 from huton.replica.guests import Guests
+from huton.replica.reads import Reads
+from huton.replica.sessions import Sessions
+from huton.replica.writes import Leadership, Writes
 from huton.storage.overlay import Overlay
 from huton.wire import ForwardReads, ForwardWrites, Outcome, OutcomeStatus, ReadAnswers, WriteAnswers
 
@@ -71,7 +73,7 @@ class Replica:
     ) -> None:
         self._config = config
         self._id = config.raft.id
-        self._machine = machine
+        self._sessions = Sessions(machine, base, idle_ns=config.session_idle_ns, sessions_max=config.sessions_max)
         self._epoch = epoch
         self._raft = Raft(config.raft, boot, timeouts)
         self._base = base
@@ -89,9 +91,10 @@ class Replica:
         # Only ever asked whether somebody is in it.
         self._reachable: set[NodeId] = set()
         self._term = boot.hard_state.term
-        self._callers = Callers(config)
+        self._writes = Writes(config)
+        self._reads = Reads(config)
         self._guests = Guests()
-        # Proposals of this node that are committed and not yet applied.
+        # Proposals of this node that are committed and not yet applied: tickets of its own callers, or guests.
         self._committed: dict[Index, RequestId] = {}
         self._out: list[Effect] = []
 
@@ -105,6 +108,11 @@ class Replica:
         """The core, for checkers to look at."""
         return self._raft
 
+    @property
+    def sessions(self) -> Sessions:
+        """Who has done what, for checkers to look at."""
+        return self._sessions
+
     def status(self) -> Status:
         """Return an immutable view of the core."""
         return self._raft.status()
@@ -112,10 +120,10 @@ class Replica:
     def deadline(self) -> int | None:
         """Return when the driver must send ``Timeout`` next, or None for never (the disk failed)."""
         deadline = self._raft.deadline()
-        callers = self._callers.deadline()
-        if deadline is None or callers is None:
-            return deadline
-        return min(deadline, callers)
+        if deadline is None:
+            return None
+        others = (self._writes.deadline(), self._reads.deadline())
+        return min([deadline, *(other for other in others if other is not None)])
 
     def step(self, now: int, event: Event) -> list[Effect]:
         """Take in *event* at *now* (monotonic nanoseconds) and return what the driver has to do.
@@ -129,9 +137,9 @@ class Replica:
             raise RuntimeError("the disk failed; this run of the node is over")
         match event:
             case Submit():
-                self._callers.add_writes(now, event.requests, self._refusal())
+                self._writes.add(now, event.requests, self._refusal())
             case Read():
-                self._callers.add_reads(now, event.requests)
+                self._reads.add(now, event.requests)
             case Receive():
                 self._receive(now, event)
             case Checkpointed():
@@ -141,17 +149,19 @@ class Replica:
                 self._drive(now, core_events.Persisted(event.seq))
             case core_events.Timeout():
                 self._drive(now, event)
-                self._callers.expire(now)
+                self._writes.expire(now)
+                self._reads.expire(now)
             case PeerReachable():
                 self._reachable.add(event.peer)
             case core_events.PeerUnreachable():
                 self._reachable.discard(event.peer)
                 self._drive(now, event)
                 if event.peer == self._leader:
-                    self._callers.lose_contact(None)
+                    self._lose_contact(None)
             case core_events.PersistFailed():
                 self._drive(now, event)
-                self._callers.end()
+                self._writes.end()
+                self._reads.end()
                 self._ended = True
             case _:
                 self._drive(now, event)
@@ -184,8 +194,8 @@ class Replica:
         leader = self._leadership()
         if leader is None or not (self._leads or leader[0] in self._reachable):
             return
-        reads = self._callers.reads_for(now, leader)
-        writes = self._callers.writes_for(leader)
+        reads = self._reads.take(now, leader)
+        writes = self._writes.take(now, leader)
         if self._leads:
             if writes:
                 self._drive(now, core_events.Propose(writes))
@@ -206,41 +216,43 @@ class Replica:
                 if requests:
                     self._drive(now, core_events.Propose(requests))
             case ForwardReads():
-                reads = self._guests.take_reads(event.sender, message, term=self._term, leads=self._leads)
+                reads = self._guests.take_reads(event.sender, message, leads=self._leads)
                 if reads:
                     self._drive(now, core_events.ReadIndex(reads))
             case WriteAnswers():
                 if message.epoch == self._epoch:
                     for id, outcome in message.answers:
-                        self._end_write(id, outcome, (event.sender, message.term))
+                        self._writes.end_try(id, outcome)
             case ReadAnswers():
                 if message.epoch == self._epoch:
                     for id, index in message.answers:
-                        self._callers.read_index(id, index)
+                        self._reads.indexed(id, index)
             case _:
                 self._drive(now, core_events.Receive(event.sender, message))
 
-    def _end_write(self, id: RequestId, outcome: Outcome, by: Leadership) -> None:
-        """A write has ended, or *by* has refused it: a guest's, whose id is negative, or a caller's."""
+    def _end_write(self, id: RequestId, outcome: Outcome) -> None:
+        """A proposal of this node has ended: a guest's, whose id is negative, or a caller's, whose ticket it is."""
         if id < 0:
             self._guests.answer_write(id, outcome)
-        elif outcome.status is OutcomeStatus.NOT_LEADER:
-            self._callers.refuse_write(id, by)
         else:
-            self._callers.answer_write(id, _result(outcome))
+            self._writes.end_try(id, outcome)
 
     def _end_read(self, id: RequestId, index: Index | None) -> None:
         """A read's index is known, or, for None, this node can't tell it."""
         if id < 0:
             self._guests.answer_read(id, index)
         else:
-            self._callers.read_index(id, index)
+            self._reads.indexed(id, index)
+
+    def _lose_contact(self, leader: Leadership | None) -> None:
+        self._writes.lose_contact(leader)
+        self._reads.lose_contact(leader)
 
     def _role_changed(self, effect: core.RoleChanged) -> None:
         self._leader, self._term = effect.leader, effect.term
         if effect.role is Role.LEADER:
             self._guests.lead(effect.term)
-        self._callers.lose_contact(self._leadership())
+        self._lose_contact(self._leadership())
         self._out.append(effect)
 
     # ------------------------------------------------------------------- the core
@@ -274,7 +286,7 @@ class Replica:
                 case core.Rejected():
                     self._rejected(effect)
                 case core.Undecided():
-                    self._end_write(effect.id, Outcome(OutcomeStatus.UNKNOWN), (self._id, self._term))
+                    self._end_write(effect.id, Outcome(OutcomeStatus.UNKNOWN))
                 case core.RoleChanged():
                     self._role_changed(effect)
 
@@ -284,7 +296,7 @@ class Replica:
         It is never asked to append where it does not lead: ``_leads`` follows every step.
         """
         if effect.reason is core.Reason.OVERLOADED:
-            self._end_write(effect.id, Outcome(OutcomeStatus.OVERLOADED), (self._id, self._term))
+            self._end_write(effect.id, Outcome(OutcomeStatus.OVERLOADED))
         else:
             self._end_read(effect.id, None)
 
@@ -294,11 +306,13 @@ class Replica:
         """Carry out committed commands, in order, each at once or not at all."""
         index = effect.first_index
         for entry in effect.entries:
-            outcome = self._carry_out(index, entry) if entry.kind is EntryKind.COMMAND else None
+            outcome = None
+            if entry.kind is EntryKind.COMMAND:
+                outcome = self._sessions.apply(ApplyContext(index, entry.stamp), entry.data, self._overlay)
             self._replay_bytes += len(entry.data) + ENTRY_BYTES
             id = self._committed.pop(index, None)
             if id is not None and outcome is not None:
-                self._end_write(id, outcome, (self._id, self._term))
+                self._end_write(id, outcome)
             self._applied_term, self._applied_stamp = entry.term, entry.stamp
             index = Index(index + 1)
         self._applied = Index(index - 1)
@@ -307,29 +321,16 @@ class Replica:
     def _restored(self, snapshot: Snapshot) -> None:
         """The state is another one, as if everything up to *snapshot* had been applied here.
 
-        It does not tell what came of single commands: whoever waits for one is told just that.
+        Whoever waits for a command that it has passed over asks again: the sessions in it know what came of it.
         """
         self._overlay.restore(self._base)
+        self._sessions.restore(self._base)
         self._applied, self._applied_term, self._applied_stamp = snapshot.index, snapshot.term, snapshot.stamp
         self._checkpointing = self._put_off = None
         self._replay_bytes = 0
         committed, self._committed = self._committed, {}
         for id in committed.values():
-            self._end_write(id, Outcome(OutcomeStatus.UNKNOWN), (self._id, self._term))
-
-    def _carry_out(self, index: Index, entry: Entry) -> Outcome:
-        transaction = self._overlay.begin()
-        try:
-            data = self._machine.apply(ApplyContext(index, entry.stamp), entry.data, transaction)
-        except CommandFailed as error:
-            return Outcome(OutcomeStatus.FAILED, code=error.code, message=str(error))
-        except (MemoryError, OSError, StorageError):
-            # No outcome of the command: another replica would have another one.
-            raise
-        except Exception as error:
-            return Outcome(OutcomeStatus.FAILED, code="machine-error", message=f"{type(error).__name__}: {error}")
-        transaction.commit()
-        return Outcome(OutcomeStatus.DONE, data=data)
+            self._end_write(id, Outcome(OutcomeStatus.UNKNOWN))
 
     def _checkpoint_if_due(self) -> None:
         """Have the overlay written once it is large enough, or a restart would take long; one at a time."""
@@ -340,7 +341,8 @@ class Replica:
         configuration = self._raft.state.configuration
         self._checkpointing = Snapshot(self._applied, self._applied_term, self._applied_stamp, configuration)
         self._replay_bytes = 0
-        self._out.append(Checkpoint(self._overlay.seal(), self._checkpointing))
+        changes = (*self._sessions.changes(), *self._overlay.seal())
+        self._out.append(Checkpoint(changes, self._checkpointing))
 
     def _checkpointed(self, now: int, event: Checkpointed) -> None:
         """More is on disk; a checkpoint of a state that was replaced meanwhile says nothing."""
@@ -357,10 +359,11 @@ class Replica:
     def _finish(self, now: int) -> list[Effect]:
         """Send every request where it belongs now, and return what the step asks of the driver."""
         self._route(now)
-        self._callers.applied(self._applied)
+        self._reads.applied(self._applied)
         self._out.extend(self._guests.answers())
-        self._out.extend(self._callers.answers)
-        self._callers.answers.clear()
+        for answers in (self._writes.answers, self._reads.answers):
+            self._out.extend(answers)
+            answers.clear()
         out, self._out = self._out, []
         return out
 
@@ -377,16 +380,3 @@ def _portions(
             begin, size = position, len(command)
     if begin < len(requests):
         yield requests[begin:]
-
-
-def _result(outcome: Outcome) -> bytes | RequestError:
-    """Return what the caller of a write gets for *outcome*."""
-    match outcome.status:
-        case OutcomeStatus.DONE:
-            return outcome.data
-        case OutcomeStatus.FAILED:
-            return command_failed(outcome.code, outcome.message)
-        case OutcomeStatus.OVERLOADED:
-            return Overloaded("the leader has too much under way; nothing was written")
-        case _:
-            return OutcomeUnknown("leadership changed before the write was decided; it may have happened")

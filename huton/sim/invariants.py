@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from huton.kv.statemachine import ApplyContext, StateReader
+from huton.kv.statemachine import FIRST_KEY, ApplyContext, StateReader
 from huton.raft.effects import Persist
 from huton.raft.messages import AppendEntries, AppendEntriesReply, PreVote, PreVoteReply, RequestVote, RequestVoteReply
 from huton.raft.types import Boot, HardState, Index, NodeId, Role, Snapshot, Term
 from huton.replica import Effect, Event, Send
+from huton.replica.sessions import Session
 from huton.sim.replay import Replay
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ class Checks:
         """A member put *state* in the place of its own: it is what all commands up to *snapshot* make."""
         if snapshot.index > len(self.committed) or self.committed[snapshot.index - 1] != snapshot.term:
             raise Violation("snapshot-committed", f"{name} restored {snapshot.index}, which nobody has committed")
-        if list(state.scan(b"", None)) != self._replay.state_at(snapshot.index):
+        if list(state.scan(FIRST_KEY, None)) != self._replay.state_at(snapshot.index):
             raise Violation("snapshot-equals-replay", f"{name} restored a state of {snapshot.index} that is not that")
 
     # ------------------------------------------------------------------ whole logs and states
@@ -275,11 +276,12 @@ class Checks:
 
     def compare_states(self) -> None:
         """Members that applied the same entries hold the same state."""
-        states: dict[Index, tuple[str, list[tuple[bytes, bytes]]]] = {}
+        states: dict[Index, tuple[str, list[tuple[bytes, bytes]], dict[int, Session]]] = {}
         for member in self._world.members.values():
             if member.replica is not None:
                 state = list(member.replica.state.scan(b"", None))
                 applied = member.replica.raft.state.applied
-                other, expected = states.setdefault(applied, (member.name, state))
-                if state != expected:
+                sessions = member.replica.sessions.table
+                other, expected, expected_sessions = states.setdefault(applied, (member.name, state, sessions))
+                if state != expected or sessions != expected_sessions:
                     raise Violation("equal-states", f"{member.name} and {other} differ at index {applied}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 
-from huton.errors import OutcomeUnknown
+from huton.errors import OutcomeUnknown, SessionExpired
 from huton.kv.machine import KeyValueMachine
 from huton.kv.statemachine import ApplyContext, StateWriter
 from huton.raft.effects import DropSnapshot, Persist, PersistSnapshot, ReadLog, RoleChanged, SendSnapshot
@@ -147,6 +147,8 @@ class SimMember:
                 raft=raft,
                 request_timeout_ns=options.request_timeout_ns,
                 overlay_bytes_max=options.disk.overlay_bytes_max,
+                session_idle_ns=options.session_idle_ns,
+                sessions_max=options.sessions_max,
             ),
             boot=boot,
             base=self.storage.state(),
@@ -457,6 +459,8 @@ class SimMember:
     def _note_answer(self, answer: Answer) -> None:
         if isinstance(answer.result, bytes):
             self.world.happened("write_answered", self)
+        elif isinstance(answer.result, SessionExpired):
+            self.world.happened("session_expired", self)
         elif isinstance(answer.result, OutcomeUnknown):
             self.world.happened("outcome_unknown", self)
 

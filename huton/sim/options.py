@@ -82,7 +82,7 @@ class Options:
         duration_ns: how long the run is.
         heal_at: when all faults have ended; from ``heal_at + grace_ns`` on the cluster must serve.
         election_timeout_ns, request_timeout_ns, append_bytes_max, inflight_messages_max, window_bytes_max,
-            log_entries_kept, compact_entries: see ``RaftConfig`` and ``ReplicaConfig``.
+            log_entries_kept, compact_entries, session_idle_ns, sessions_max: see ``RaftConfig`` and ``ReplicaConfig``.
     """
 
     nodes: int
@@ -96,6 +96,8 @@ class Options:
     window_bytes_max: int = 16 << 20
     log_entries_kept: int = 50_000
     compact_entries: int = 512
+    session_idle_ns: int = 3600 * NS
+    sessions_max: int = 4096
     network: NetworkOptions = attrs.Factory(NetworkOptions)
     disk: DiskOptions = attrs.Factory(DiskOptions)
     workload: WorkloadOptions = attrs.Factory(WorkloadOptions)
@@ -172,6 +174,7 @@ def _draw_options(draws: Draws, nodes: int, duration_ns: int) -> Options:
         think_ns=draws.choice((5, 50, 500), "think") * MS,
     )
     small = on("small limits")
+    short_sessions = on("short sessions")
     return Options(
         nodes=nodes,
         duration_ns=duration_ns,
@@ -183,6 +186,8 @@ def _draw_options(draws: Draws, nodes: int, duration_ns: int) -> Options:
         window_bytes_max=draws.choice((0, 2000), "window") if small else 16 << 20,
         log_entries_kept=draws.choice((0, 0, 3, 30), "kept") if compact else 50_000,
         compact_entries=draws.choice((1, 5), "compact entries") if compact else 512,
+        session_idle_ns=draws.choice((1, 4), "session idle") * NS if short_sessions else 3600 * NS,
+        sessions_max=draws.choice((nodes, 100), "sessions") if short_sessions else 4096,
         network=network,
         disk=disk,
         workload=workload,

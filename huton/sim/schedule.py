@@ -77,6 +77,7 @@ EVENTS: Final = {
     "after_sync": "a write to a log is synced",
     "write_answered": "a caller's write was answered with a result",
     "outcome_unknown": "a caller's write was answered with OutcomeUnknown",
+    "session_expired": "a caller's write was answered with SessionExpired",
     "forwarded": "a follower forwarded writes to a leader",
     "read_served": "a linearizable read was served",
     "log_read": "entries were read back from storage",

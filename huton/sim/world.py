@@ -126,9 +126,20 @@ class World:
             for name in names
         }
         self.clients: Final = [Client(self, number + 1) for number in range(self.options.workload.clients)]
+        self._schedule()
 
     def _clock_offset(self, name: str) -> int:
         return self.draws.between(0, 1000 * NS, "clock", name)
+
+    def _schedule(self) -> None:
+        options = self.options
+        for member in self.members.values():
+            self.after(self.draws.between(0, options.election_timeout_ns, "start", member.name), self._starter(member))
+        for fault in self.plan.faults:
+            if fault.at is not None and fault.at < options.heal_at:
+                self.after(fault.at, self._beginner(fault))
+        self.after(options.heal_at, self._heal)
+        self.after(options.duration_ns, self._settle)
 
     # ------------------------------------------------------------------ time
 
@@ -139,20 +150,12 @@ class World:
         heapq.heappush(self._queue, (self.now + delay_ns, tie, self._queued, action))
 
     def run(self) -> None:
-        """Run to the end.
+        """Run to the end, or go on to it.
 
         Raises:
             Violation: a check fired.
         """
-        options = self.options
-        events_max = EVENTS_MAX * max(1, options.duration_ns // NS)
-        for member in self.members.values():
-            self.after(self.draws.between(0, options.election_timeout_ns, "start", member.name), self._starter(member))
-        for fault in self.plan.faults:
-            if fault.at is not None and fault.at < options.heal_at:
-                self.after(fault.at, self._beginner(fault))
-        self.after(options.heal_at, self._heal)
-        self.after(options.duration_ns, self._settle)
+        events_max = EVENTS_MAX * max(1, self.options.duration_ns // NS)
         while not self._over:
             self.now, _, _, action = heapq.heappop(self._queue)
             self.events += 1

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from huton.kv.statemachine import STATE_KEY_BYTES_MAX, StateReader
+from huton.kv.statemachine import FIRST_KEY, STATE_KEY_BYTES_MAX, StateReader
 
 __all__ = ["ENTRY_OVERHEAD_BYTES", "Overlay", "Transaction"]
 
@@ -123,7 +123,7 @@ class Overlay:
         Raises:
             RuntimeError: a commit came before the scan was over; going on would mix two states.
         """
-        base = self._base.scan(start, stop, reverse=reverse)
+        base = self._base.scan(max(start, FIRST_KEY), stop, reverse=reverse)
         sealed = None if self._sealed is None else self._sealed.scan(start, stop, reverse)
         active = self._active.scan(start, stop, reverse)
         if sealed is None and active is None:
@@ -230,12 +230,11 @@ class Transaction:
         return ((key, value) for key, value in _merge(iter(own), below, reverse) if value is not None)
 
     def put(self, key: bytes, value: bytes) -> None:
-        # Here it fails the command that does it; in a checkpoint it would end every member, again and again.
-        if not 0 < len(key) <= STATE_KEY_BYTES_MAX:
-            raise ValueError(f"a key of {len(key)} bytes: 1 to {STATE_KEY_BYTES_MAX}")
+        _check_key(key)
         self._changes[key] = value
 
     def delete(self, key: bytes) -> None:
+        _check_key(key)
         self._changes[key] = None
 
     def commit(self) -> None:
@@ -245,6 +244,14 @@ class Transaction:
             RuntimeError: this or another transaction was committed since this one began.
         """
         self._overlay._commit(self._changes, self._begun_at)
+
+
+def _check_key(key: bytes) -> None:
+    # Here it fails the command that does it; in a checkpoint it would end every member, again and again.
+    if not 0 < len(key) <= STATE_KEY_BYTES_MAX:
+        raise ValueError(f"a key of {len(key)} bytes: 1 to {STATE_KEY_BYTES_MAX}")
+    if key < FIRST_KEY:
+        raise ValueError(f"a key that begins with byte 0: {key!r}")
 
 
 def _merge(upper: Iterator[Change], lower: Iterator[Change], reverse: bool) -> Iterator[Change]:

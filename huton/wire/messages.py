@@ -45,6 +45,8 @@ class OutcomeStatus(enum.IntEnum):
     UNKNOWN = 2
     NOT_LEADER = 3
     OVERLOADED = 4
+    SESSION_EXPIRED = 5
+    OVERTAKEN = 6
 
 
 @attrs.frozen
@@ -54,7 +56,8 @@ class Outcome:
     Attributes:
         status: DONE: applied, ``data`` is the state machine's answer. FAILED: applied and failed,
             ``code`` and ``message`` say why. UNKNOWN: it may have happened. NOT_LEADER, OVERLOADED:
-            it was not appended, and never will be.
+            this try was not appended, and never will be. SESSION_EXPIRED: it was applied without effect. OVERTAKEN:
+            likewise, and no try of it ever had or will have one: later ones of its session went before.
     """
 
     status: OutcomeStatus
@@ -69,9 +72,9 @@ class ForwardWrites:
 
     Attributes:
         term: the term whose leader is meant; a leader takes writes for its own term only.
-        epoch: the sender's run, drawn at its start; request ids count from there.
-        requests: (id, command) pairs, ids ascending; a leader takes each sender's ids in ascending
-            order only, so that a message which arrives twice, or late, is never taken twice.
+        epoch: the sender's run, drawn at its start; tickets count from there.
+        requests: (ticket, command) pairs, tickets ascending. Each try of a write has a ticket of its own, and a leader
+            takes each sender's in ascending order only: a message which arrives twice, or late, is no further try.
     """
 
     term: Term
@@ -84,12 +87,10 @@ class WriteAnswers:
     """The leader's answers to forwarded writes.
 
     Attributes:
-        term: the term that the writes were meant for: an answer to an earlier try is told apart by it.
         epoch: the run of the sender of the writes.
-        answers: (id, outcome) pairs.
+        answers: (ticket, outcome) pairs.
     """
 
-    term: Term
     epoch: int
     answers: tuple[tuple[RequestId, Outcome], ...]
 
@@ -148,7 +149,7 @@ def _writes_in_range(message: ForwardWrites) -> bool:
 
 
 def _write_answers_in_range(message: WriteAnswers) -> bool:
-    return min(message.term, message.epoch, *(id for id, _ in message.answers)) >= 0
+    return min((message.epoch, *(id for id, _ in message.answers))) >= 0
 
 
 def _reads_in_range(message: ForwardReads) -> bool:

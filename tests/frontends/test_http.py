@@ -438,5 +438,6 @@ async def test_a_write_whose_end_nobody_knows_says_so(tmp_path: Path) -> None:
 
     async with open_doors(tmp_path, size=3, request_timeout=0.5) as doors:
         leader = await doors.cluster.leader()
+        await doors.cluster.node(leader).bucket("b").set(b"k", b"its session begins")
         await doors.cluster.stop(*[name for name in doors.cluster.names if name != leader])
         await converse(doors, ask, leader)

@@ -562,6 +562,7 @@ async def test_a_write_whose_end_nobody_knows_says_so(tmp_path: Path) -> None:
     """OUTCOMEUNKNOWN: a leader that has lost its followers appended it, and can't say what becomes of it."""
     async with open_doors(tmp_path, size=3, request_timeout=0.5) as doors:
         leader = await doors.cluster.leader()
+        await doors.cluster.node(leader).bucket("b").set(b"k", b"its session begins")
         await doors.cluster.stop(*[name for name in doors.cluster.names if name != leader])
         async with await doors.connect_resp(leader) as stream:
             await stream.send_all(b"SET a 1\r\n")

@@ -161,6 +161,19 @@ class Cluster:
                 return leader
         raise AssertionError("nobody was elected in 20 s")
 
+    def open_sessions(self, *names: NodeId) -> None:
+        """Have these members, or by default all, write something, and so begin the session of their later writes."""
+        for name in names or self.names:
+            self.submit(name, 0, b"hello")
+        self.deliver()
+        for name in names or self.names:
+            assert self.answers.pop((name, RequestId(0)))
+        self.tick(100)
+        self.deliver()
+        for machine in self.machines.values():
+            machine.applied.clear()
+        self.sent.clear()
+
     def submit(self, name: NodeId, id: int, command: bytes) -> None:
         self.step(name, Submit(((RequestId(id), command),)))
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import pytest
 
 from huton.errors import CommandFailed, NoLeader, OutcomeUnknown, Overloaded
+from huton.kv.statemachine import RESERVED_PREFIX
 from huton.raft.effects import Persist
 from huton.raft.events import PeerUnreachable, Persisted, PersistFailed, Timeout
+from huton.raft.messages import AppendEntriesReply
 from huton.raft.types import NodeId, RequestId, Role
 from huton.replica import Answer, Checkpointed, PeerReachable, Receive, Submit, ViewReady
 from huton.wire import ForwardReads, ForwardWrites
 from tests.replica.cluster import Cluster
+
+ENVELOPE_BYTES = 25
+"""What a session adds to a command."""
 
 
 def others(cluster: Cluster, name: NodeId) -> list[NodeId]:
@@ -116,37 +121,83 @@ def test_a_forwarded_write_fails_for_its_own_caller() -> None:
 
 
 def test_a_leader_that_is_cut_off_answers_that_it_does_not_know() -> None:
-    """What it appended may commit later or not: OutcomeUnknown, once it notices that it is alone."""
+    """What it appended may commit later or not: OutcomeUnknown, once its time is up."""
     cluster = Cluster(3)
     leader = cluster.elect()
+    cluster.open_sessions()
     cluster.submit(leader, 1, b"perhaps")
     cluster.elect(keep=frozenset(others(cluster, leader)))
-    for _ in range(60):
+    for _ in range(110):
         cluster.tick()
         cluster.deliver(frozenset(others(cluster, leader)))
 
     assert isinstance(cluster.result(leader, 1), OutcomeUnknown)
 
 
-def test_a_follower_that_loses_its_leader_answers_that_it_does_not_know() -> None:
-    """A forwarded write may have been appended by the lost leader. A read is simply asked again."""
+def test_what_a_lost_leader_appended_is_tried_again_and_happens_once() -> None:
+    """The next leader has it already: the session knows, and gives the same answer."""
     cluster = Cluster(3)
     leader = cluster.elect()
+    cluster.open_sessions()
+    follower, third = others(cluster, leader)
+    cluster.submit(leader, 1, b"mine")
+    cluster.submit(follower, 1, b"forwarded")
+    # Both reach the disk of the third, and the leader never learns of it.
+    while cluster.nodes[third].status().durable_index < cluster.nodes[leader].status().last_index:
+        to, event = cluster.queue.pop(0)
+        if not (isinstance(event, Receive) and to == leader and isinstance(event.message, AppendEntriesReply)):
+            cluster.step(to, event)
+    assert cluster.answer(leader, 1) is cluster.answer(follower, 1) is None
+    cluster.elect(keep=frozenset(others(cluster, leader)))
+    for _ in range(3):
+        cluster.tick()
+        cluster.deliver()
+
+    assert cluster.result(leader, 1) == b"did mine"
+    assert cluster.result(follower, 1) == b"did forwarded"
+    for machine in cluster.machines.values():
+        assert sorted(machine.applied) == [b"forwarded", b"mine"]
+
+
+def test_a_follower_tries_again_when_it_reaches_its_leader_again() -> None:
+    """A forwarded write may have been lost on its way. A read is simply asked again."""
+    cluster = Cluster(3)
+    leader = cluster.elect()
+    cluster.open_sessions()
     follower = others(cluster, leader)[0]
-    cluster.submit(follower, 1, b"perhaps")
+    cluster.submit(follower, 1, b"patient")
     cluster.read(follower, 2)
     cluster.queue.clear()
 
     cluster.step(follower, PeerUnreachable(leader))
-    assert isinstance(cluster.result(follower, 1), OutcomeUnknown)
     for _ in range(3):
         cluster.tick()
         cluster.deliver()
-    assert cluster.answer(follower, 2) is None, "the leader is heard, and can't be reached"
+    assert cluster.answer(follower, 1) is cluster.answer(follower, 2) is None, "it is heard, and can't be reached"
     cluster.step(follower, PeerReachable(leader))
     cluster.deliver()
 
+    assert cluster.result(follower, 1) == b"did patient"
     assert isinstance(cluster.answer(follower, 2), ViewReady)
+
+
+def test_a_write_that_was_overtaken_is_never_carried_out() -> None:
+    """Only its message was lost: were it tried again, its effect would come after that of younger writes."""
+    cluster = Cluster(3)
+    leader = cluster.elect()
+    cluster.open_sessions()
+    follower = others(cluster, leader)[0]
+    cluster.submit(follower, 1, b"old")
+    cluster.queue.clear()
+    cluster.submit(follower, 2, b"young")
+    cluster.deliver()
+    cluster.step(follower, PeerUnreachable(leader))
+    cluster.step(follower, PeerReachable(leader))
+    cluster.deliver()
+
+    assert cluster.result(follower, 2) == b"did young"
+    assert isinstance(cluster.result(follower, 1), Overloaded)
+    assert cluster.machines[leader].applied == [b"young"]
 
 
 def test_requests_wait_while_the_link_to_the_leader_is_broken() -> None:
@@ -228,15 +279,23 @@ def test_a_forwarded_write_that_arrives_after_its_term_is_not_taken() -> None:
     """It names the term it is meant for; its sender has long answered, so taking it would surprise."""
     cluster = Cluster(3)
     leader = cluster.elect()
-    follower = others(cluster, leader)[0]
+    cluster.open_sessions()
+    follower, third = others(cluster, leader)
     cluster.submit(follower, 1, b"late")
     late = [item for item in cluster.queue if isinstance(item[1], Receive)]
     cluster.queue.clear()
-    second = cluster.elect(keep=frozenset(others(cluster, leader)))
-    cluster.elect()
-    while cluster.leader() != leader:
-        cluster.elect(keep=frozenset(cluster.names) - {second})
-        second = cluster.elect()
+    # The follower is alone until it gives up; meanwhile the leader leads again, in a later term.
+    first_term = cluster.nodes[leader].status().term
+    while cluster.leader() != leader or cluster.nodes[leader].status().term == first_term:
+        while cluster.leader() is not None:
+            cluster.tick()
+            cluster.deliver(frozenset())
+        cluster.elect(keep=frozenset({leader, third}))
+    while cluster.answer(follower, 1) is None:
+        cluster.tick()
+        cluster.deliver(frozenset({leader, third}))
+    assert isinstance(cluster.result(follower, 1), OutcomeUnknown)
+    assert cluster.leader() == leader
     cluster.queue.extend(late)
     cluster.deliver()
 
@@ -285,10 +344,11 @@ def test_forwarded_writes_travel_in_messages_of_bounded_size() -> None:
     """A frame between peers has a bound: many large writes at once take several messages, in order."""
     cluster = Cluster(3, requests_max=1000)
     follower = others(cluster, cluster.elect())[0]
+    cluster.open_sessions()
     requests = tuple((RequestId(id), b"%02d" % id * 200_000) for id in range(1, 12))
     cluster.step(follower, Submit(requests))
     sizes = [
-        sum(len(command) for _, command in send.message.requests)
+        sum(len(command) - ENVELOPE_BYTES for _, command in send.message.requests)
         for name, send in cluster.sent
         if name == follower and isinstance(send.message, ForwardWrites)
     ]
@@ -304,11 +364,11 @@ def test_too_many_open_requests_are_refused() -> None:
     name = cluster.names[0]
     for id in range(1, 12):
         cluster.submit(name, id, b"x")
-    cluster.read(name, 12)
+        cluster.read(name, 100 + id)
 
-    assert cluster.answer(name, 10) is None
-    assert isinstance(cluster.result(name, 11), Overloaded)
-    assert isinstance(cluster.result(name, 12), Overloaded)
+    for first in (0, 100):
+        assert cluster.answer(name, first + 10) is None
+        assert isinstance(cluster.result(name, first + 11), Overloaded)
 
 
 def test_a_checkpoint_is_asked_for_once_the_overlay_is_large() -> None:
@@ -320,7 +380,8 @@ def test_a_checkpoint_is_asked_for_once_the_overlay_is_large() -> None:
     cluster.deliver()
 
     (checkpoint,) = cluster.checkpoints[name]
-    keys = [key for key, _ in checkpoint.changes]
+    session, *keys = [key for key, _ in checkpoint.changes]
+    assert session.startswith(RESERVED_PREFIX)
     assert keys == sorted(keys)
     assert checkpoint.snapshot.index == cluster.nodes[name].status().applied - (40 - 1 - len(keys))
 
@@ -397,6 +458,7 @@ def test_a_failed_sync_answers_everything_and_ends_the_run() -> None:
     """D6: any sync error is PersistFailed and ends this run of the process."""
     cluster = Cluster(3)
     leader = cluster.elect()
+    cluster.open_sessions()
     cluster.submit(leader, 1, b"x")
     cluster.read(leader, 2)
 

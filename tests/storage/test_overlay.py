@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 
 from huton.storage.overlay import ENTRY_OVERHEAD_BYTES, INSERT_MAX, Overlay, Transaction
 
-KEYS = st.binary(min_size=1, max_size=2).map(lambda key: bytes(byte % 5 for byte in key))
+KEYS = st.binary(min_size=1, max_size=2).map(lambda key: bytes(1 + byte % 5 for byte in key))
 VALUES = st.binary(max_size=3)
 BOUNDS = st.one_of(st.just(b""), KEYS)
 
@@ -80,7 +80,7 @@ class OverlayMachine(RuleBasedStateMachine):
     @rule(size=st.integers(0, 3 * INSERT_MAX))
     def put_many(self, size: int) -> None:
         for number in range(size):
-            self.put(key=bytes([number * 7 % 5, number]), value=b"many")
+            self.put(key=bytes([1 + number * 7 % 5, number]), value=b"many")
 
     @rule()
     def commit(self) -> None:
@@ -185,7 +185,7 @@ def test_only_one_generation_is_sealed_at_a_time() -> None:
 
 def test_a_transaction_may_write_while_it_scans() -> None:
     """A machine that deletes a range walks it and deletes as it goes."""
-    overlay = Overlay(DictReader({bytes([byte]): b"base" for byte in range(10)}))
+    overlay = Overlay(DictReader({bytes([byte]): b"base" for byte in range(1, 10)}))
     commit(overlay, *((bytes([byte]), b"active") for byte in range(5, 15)))
     transaction = overlay.begin()
 
@@ -197,7 +197,7 @@ def test_a_transaction_may_write_while_it_scans() -> None:
     transaction.commit()
 
     assert seen == [bytes([byte]) for byte in range(2, 15)]
-    expected = [b"\x00", b"\x01"] + [bytes([byte]) + b"x" for byte in range(2, 15)]
+    expected = [b"\x01"] + [bytes([byte]) + b"x" for byte in range(2, 15)]
     assert [key for key, _ in overlay.scan(b"", None)] == expected
 
 
@@ -239,3 +239,22 @@ def test_a_transaction_is_over_after_a_commit(again: bool) -> None:
 
     with pytest.raises(RuntimeError, match="another transaction"):
         second.commit()
+
+
+@pytest.mark.parametrize("key", [b"", b"\0", b"\0s", b"k" * 501])
+def test_keys_that_no_state_machine_may_use(key: bytes) -> None:
+    """Refused where they are written: such a command fails, and a checkpoint never meets them."""
+    transaction = Overlay(DictReader({})).begin()
+
+    with pytest.raises(ValueError, match="a key"):
+        transaction.put(key, b"")
+    with pytest.raises(ValueError, match="a key"):
+        transaction.delete(key)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_huton_s_own_records_are_not_shown(reverse: bool) -> None:
+    """They stand in the same checkpoint, and are no business of a state machine."""
+    overlay = Overlay(DictReader({b"\0s": b"a session", b"a": b"1"}))
+
+    assert list(overlay.scan(b"", None, reverse=reverse)) == [(b"a", b"1")]

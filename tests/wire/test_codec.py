@@ -107,9 +107,7 @@ CLASSES: dict[type[Any], st.SearchStrategy[Any]] = {
         epoch=numbers,
         requests=tuples_of(st.tuples(request_ids, st.binary(max_size=20))),
     ),
-    WriteAnswers: st.builds(
-        WriteAnswers, term=terms, epoch=numbers, answers=tuples_of(st.tuples(request_ids, outcomes))
-    ),
+    WriteAnswers: st.builds(WriteAnswers, epoch=numbers, answers=tuples_of(st.tuples(request_ids, outcomes))),
     ForwardReads: st.builds(ForwardReads, epoch=numbers, requests=tuples_of(request_ids)),
     ReadAnswers: st.builds(ReadAnswers, epoch=numbers, answers=tuples_of(st.tuples(request_ids, st.none() | indexes))),
     BirthNotice: st.builds(
@@ -244,9 +242,9 @@ FROZEN: list[tuple[object, int, dict[str, object]]] = [
         {"term": 1, "epoch": 2, "requests": [[3, b"4"]]},
     ),
     (
-        WriteAnswers(term=Term(1), epoch=2, answers=((RequestId(3), Outcome(OutcomeStatus.FAILED, b"4", "5", "6")),)),
+        WriteAnswers(epoch=2, answers=((RequestId(3), Outcome(OutcomeStatus.FAILED, b"4", "5", "6")),)),
         8,
-        {"term": 1, "epoch": 2, "answers": [[3, {"status": 1, "data": b"4", "code": "5", "message": "6"}]]},
+        {"epoch": 2, "answers": [[3, {"status": 1, "data": b"4", "code": "5", "message": "6"}]]},
     ),
     (ForwardReads(epoch=1, requests=(RequestId(2),)), 9, {"epoch": 1, "requests": [2]}),
     (
@@ -359,7 +357,7 @@ def test_wrong_number_anywhere_is_refused(value: object, type_byte: int, fields:
     "value",
     [
         Refusal(RefusalReason.VERSION, "text"),
-        WriteAnswers(term=Term(1), epoch=2, answers=((RequestId(3), Outcome(OutcomeStatus.FAILED, code="text")),)),
+        WriteAnswers(epoch=2, answers=((RequestId(3), Outcome(OutcomeStatus.FAILED, code="text")),)),
         BirthDecided(cluster_id=bytes(16), members=(Member(MEMBER.id, "text"),)),
     ],
     ids=lambda value: type(value).__name__,
