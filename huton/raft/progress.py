@@ -76,6 +76,7 @@ class Progress:
         state: how the leader sends to it.
         probing: in PROBE, a probe is on its way; heartbeats probe again without entries.
         reading_from: first index of a ``ReadLog`` under way for it, or None.
+        transferring: the end of a snapshot's transfer to it has not been told yet; there is one at a time.
         round_sent: the newest round of leadership confirmation that was sent to it.
         round_acknowledged: the newest round it has echoed.
         commit_sent: the commit index that was last sent to it.
@@ -88,6 +89,7 @@ class Progress:
     state: ProgressState = ProgressState.PROBE
     probing: bool = False
     reading_from: Index | None = None
+    transferring: bool = False
     round_sent: int = 0
     round_acknowledged: int = 0
     commit_sent: Index = Index(0)

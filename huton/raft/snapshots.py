@@ -65,8 +65,16 @@ def _last_to_drop(state: RaftState) -> Index:
 
 
 def send_snapshot(state: RaftState, peer: NodeId, progress: Progress) -> None:
-    """The follower lacks entries that only a checkpoint holds: have that sent, and heartbeats beside it."""
+    """The follower lacks entries that only a checkpoint holds: have that sent, and heartbeats beside it.
+
+    Where the log has moved on beyond a snapshot that is still under way, that one comes to its end first: a transfer
+    that takes longer than the log is kept would else be begun again and again.
+    """
+    if progress.transferring:
+        progress.become_snapshot(Index(progress.next_index - 1))
+        return
     progress.become_snapshot(state.checkpoint)
+    progress.transferring = True
     state.effects.append(SendSnapshot(peer, state.current_term))
 
 
@@ -76,7 +84,10 @@ def snapshot_sent(state: RaftState, now: int, event: SnapshotSent) -> None:
     Where it broke off the next heartbeat asks first: its answer shows that somebody is there.
     """
     progress = state.progress.get(event.peer)
-    if progress is None or event.term != state.current_term or not progress.sends_snapshot:
+    if progress is None or event.term != state.current_term:
+        return
+    progress.transferring = False
+    if not progress.sends_snapshot:
         return
     progress.become_probe(progress.next_index)
     progress.probing = not event.taken

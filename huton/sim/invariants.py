@@ -222,6 +222,11 @@ class Checks:
                     "state-machine-safety", f"{member.name} commits entry {index} of term {term}, not of term {other}"
                 )
 
+    def sends_again(self, member: SimMember, peer: str, term: Term, before: Term) -> None:
+        """A leader of *term* has a snapshot sent to *peer* while one of the term *before* is under way."""
+        if term == before:
+            raise Violation("one-transfer", f"{member.name} has two snapshots of term {term} sent to {peer} at once")
+
     def _check_quorum(self, member: SimMember, index: Index, term: Term) -> None:
         members = self._world.members.values()
         holding = [other.name for other in members if other.storage.holds(index, term)]

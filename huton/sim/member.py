@@ -106,6 +106,8 @@ class SimMember:
         self._checkpoints: deque[Checkpoint] = deque()
         self._checkpointing = False
         self._transfers = 0
+        # The one under way to each peer.
+        self._sending: dict[str, Transfer] = {}
         # What has arrived and is not restored yet, and who waits to hear of it.
         self._received: dict[int, tuple[SnapshotWriter, Callable[[bool], None]]] = {}
         self._alarm: int | None = None
@@ -173,6 +175,7 @@ class SimMember:
         self._writing = None
         self._checkpoints.clear()
         self._checkpointing = False
+        self._sending.clear()
         received, self._received = self._received, {}
         for _, broken in received.values():
             broken(False)
@@ -236,10 +239,21 @@ class SimMember:
         event = SnapshotReceived(self.world.ids[sender], term, received.snapshot, source)
         self._when_awake(lambda: self._step(event))
 
-    def snapshot_sent(self, peer: str, term: Term, taken: bool) -> None:
+    def _send_snapshot(self, effect: SendSnapshot) -> None:
+        peer = self.world.names[effect.to]
+        older = self._sending.get(peer)
+        if older is not None:
+            self.world.checks.sends_again(self, peer, effect.term, older.term)
+            older.cancel()
+        self._transfers += 1
+        self._sending[peer] = Transfer(self.world, self, self.world.members[peer], effect.term, self._transfers)
+
+    def snapshot_sent(self, transfer: Transfer, peer: str, *, taken: bool) -> None:
         """Learn how the transfer of a snapshot to *peer* ended."""
+        if self._sending.get(peer) is transfer:
+            del self._sending[peer]
         if self.replica is not None:
-            self._when_awake(lambda: self._step(SnapshotSent(self.world.ids[peer], term, taken)))
+            self._when_awake(lambda: self._step(SnapshotSent(self.world.ids[peer], transfer.term, taken)))
 
     # ------------------------------------------------------------------ stepping
 
@@ -320,9 +334,7 @@ class SimMember:
             case DropSnapshot():
                 self._drop_snapshot(effect)
             case SendSnapshot():
-                self._transfers += 1
-                to = self.world.members[self.world.names[effect.to]]
-                Transfer(self.world, self, to, effect.term, self._transfers)
+                self._send_snapshot(effect)
             case ReadLog():
                 run = self.run
                 self.world.after(self._disk_time() // 4, lambda: self._read_log(run, effect))

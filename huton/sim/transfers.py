@@ -31,9 +31,10 @@ class Transfer:
         self._world = world
         self._sender = sender
         self._peer = peer
-        self._term = term
+        self.term: Final = term
         self._runs = (sender.run, peer.run)
         self._key = (sender.name, peer.name, sender.run, number)
+        self._cancelled = False
         self._reader: SnapshotReader
         self._writer: SnapshotWriter
         self._later(self._begin, "begin")
@@ -63,10 +64,16 @@ class Transfer:
             self._later(lambda: self._chunk(offset), "chunk", offset)
             return
         self._writer.finish()
-        self._peer.take_snapshot(self._sender.name, self._term, self._writer, self._end)
+        self._peer.take_snapshot(self._sender.name, self.term, self._writer, self._end)
+
+    def cancel(self) -> None:
+        """The sender has begun another one to this peer, in a later term."""
+        self._cancelled = True
 
     def _broken(self) -> bool:
         """Whether the stream between the two is no more."""
+        if self._cancelled:
+            return True
         ends = (self._sender, self._peer)
         if (self._sender.run, self._peer.run) != self._runs or any(end.replica is None for end in ends):
             return True
@@ -78,7 +85,7 @@ class Transfer:
 
         def tell() -> None:
             if sender.run == run:
-                sender.snapshot_sent(self._peer.name, self._term, taken and not self._broken())
+                sender.snapshot_sent(self, self._peer.name, taken=taken and not self._broken())
 
         if taken:
             self._later(tell, "end")

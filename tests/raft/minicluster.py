@@ -398,6 +398,10 @@ class Cluster:
                 case SendSnapshot(to, term):
                     snapshot = snapshot_of(server.machine, server.checkpoint, size=self._size)
                     assert snapshot.index >= server.base, "the log goes on where the snapshot ends"
+                    open = [*self.transfers, *(transfer for transfer, _ in self.ended)]
+                    assert (server.id, to, term) not in [(each.sender, each.to, each.term) for each in open], (
+                        "one a time"
+                    )
                     self.transfers.append(Transfer(server.id, to, term, snapshot))
                 case Restored(snapshot):
                     assert server.checkpoint == snapshot.index == len(server.machine)

@@ -10,7 +10,7 @@ from huton.raft.effects import Persist
 from huton.raft.events import Timeout
 from huton.raft.messages import AppendEntries, AppendEntriesReply, Message, PreVote, RequestVote, RequestVoteReply
 from huton.raft.state import RaftState
-from huton.raft.types import Entry, EntryKind, HardState, Index, Role, Term
+from huton.raft.types import Entry, EntryKind, HardState, Index, Role, Snapshot, Term
 from huton.replica import Effect, Send
 from huton.sim.invariants import Violation
 from huton.sim.member import SimMember
@@ -289,3 +289,53 @@ def test_a_command_is_applied_once(world: World) -> None:
     world.checks.applied("n1", attrs.evolve(CONTEXT, index=4), b"command", b"answer")
     with fires("exactly-once"):
         check(world, follower_of(world))
+
+
+# ------------------------------------------------------------------ of snapshots
+
+
+def snapshot_of(world: World, index: int) -> Snapshot:
+    """Return what a snapshot of all entries up to *index* says of itself."""
+    configuration = core(leader_of(world)).configuration
+    return Snapshot(Index(index), world.checks.committed[index - 1], 0, configuration)
+
+
+def test_a_snapshot_is_of_committed_entries(world: World) -> None:
+    """A server may discard all log entries through the last included index: they are committed. (§7)"""
+    leader = leader_of(world)
+    assert leader.replica is not None
+    snapshot = snapshot_of(world, core(leader).applied)
+    world.checks.restored("n1", snapshot, leader.replica.state)
+
+    with fires("snapshot-committed", "which nobody has committed"):
+        beyond = Index(len(world.checks.committed) + 1)
+        world.checks.restored("n1", attrs.evolve(snapshot, index=beyond), leader.replica.state)
+    with fires("snapshot-committed"):
+        other = attrs.evolve(snapshot, term=Term(snapshot.term + 1))
+        world.checks.restored("n1", other, leader.replica.state)
+
+
+def test_a_snapshot_holds_what_the_commands_make(world: World) -> None:
+    """No more, no less, and nothing else than all commands up to its entry."""
+    leader = leader_of(world)
+    assert leader.replica is not None
+    state = leader.replica.state
+    last = max(world.checks.outcomes)
+    assert last <= core(leader).applied
+    world.checks.restored("n1", snapshot_of(world, last), state)
+
+    with fires("snapshot-equals-replay", f"a state of {last - 1} "):
+        world.checks.restored("n1", snapshot_of(world, last - 1), state)
+    transaction = leader.replica._overlay.begin()
+    transaction.put(b"planted", b"by nobody")
+    transaction.commit()
+    with fires("snapshot-equals-replay"):
+        world.checks.restored("n1", snapshot_of(world, last), state)
+
+
+def test_one_snapshot_a_peer_at_a_time(world: World) -> None:
+    """A leader waits for the end of a transfer; what another term asked for is no concern of it."""
+    leader = leader_of(world)
+    world.checks.sends_again(leader, "n1", Term(8), Term(7))
+    with fires("one-transfer", "sent to n1 at once"):
+        world.checks.sends_again(leader, "n1", Term(7), Term(7))
