@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from huton.errors import RequestError as RequestError
     from huton.errors import SessionExpired as SessionExpired
     from huton.errors import StorageError as StorageError
+    from huton.errors import StorageFull as StorageFull
     from huton.errors import WrongCluster as WrongCluster
     from huton.kv.machine import KeyValue as KeyValue
     from huton.runtime.bucket import Bucket as Bucket
@@ -53,6 +54,7 @@ _HOMES = {
     "RequestError": "huton.errors",
     "SessionExpired": "huton.errors",
     "StorageError": "huton.errors",
+    "StorageFull": "huton.errors",
     "WrongCluster": "huton.errors",
     "open_node": "huton.runtime.node",
 }

@@ -190,6 +190,16 @@ loopback, or in a network where everybody is trusted.""",
     help="Where to keep the data; made if missing.",
 )
 @click.option(
+    "--quota-mib",
+    envvar="HUTON_QUOTA_MIB",
+    show_envvar=True,
+    type=click.IntRange(min=1, max=1 << 20),
+    default=64 << 10,
+    show_default=True,
+    metavar="MIB",
+    help="How much the log and the data may take on the disk, each.",
+)
+@click.option(
     "--resp",
     envvar="HUTON_RESP",
     show_envvar=True,
@@ -225,6 +235,7 @@ def agent(
     expect: int | None,
     bootstrap: bool,
     data_dir: Path,
+    quota_mib: int,
     resp: Address | None,
     http: Address | None,
     log_level: str,
@@ -237,7 +248,13 @@ def agent(
 
     try:
         config = Config(
-            name=name, data_dir=data_dir, bind=bind, advertise=advertise, peers=peers, expect=1 if bootstrap else expect
+            name=name,
+            data_dir=data_dir,
+            bind=bind,
+            advertise=advertise,
+            peers=peers,
+            expect=1 if bootstrap else expect,
+            map_size_bytes=quota_mib << 20,
         )
         run_agent(config, Doors(resp=resp, http=http))
     except ConfigError as error:

@@ -20,14 +20,19 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from huton.config import Address
-from huton.errors import HutonError, InvalidRequest, NoLeader, OutcomeUnknown, Overloaded, RequestError
+from huton.errors import HutonError, InvalidRequest, NoLeader, OutcomeUnknown, Overloaded, RequestError, StorageFull
 
 __all__ = ["Client", "Pair", "Unreachable"]
 
 PAGE: Final = 1_000
 """Keys that ``scan`` asks for at a time."""
 
-_ERRORS: Final = {"no-leader": NoLeader, "overloaded": Overloaded, "outcome-unknown": OutcomeUnknown}
+_ERRORS: Final = {
+    "no-leader": NoLeader,
+    "overloaded": Overloaded,
+    "storage-full": StorageFull,
+    "outcome-unknown": OutcomeUnknown,
+}
 
 
 class Unreachable(HutonError):

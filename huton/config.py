@@ -76,6 +76,8 @@ class Config:
         request_timeout: seconds after which a write or a linearizable read is answered with an error.
         max_value_bytes: the longest value.
         map_size_bytes: virtual address space reserved for each of the two LMDB maps.
+        disk_reserve_bytes: how much is to stay free on the disk, and in each map, of which it takes an eighth at most.
+            With less the node takes no more writes, and still reads.
         checkpoint_bytes: how much is applied in memory before a checkpoint writes it to disk.
         log_entries_kept, log_bytes_kept: how much of the log stays behind the last checkpoint, whichever is less, so
             that a member that was away gets what it missed rather than a snapshot.
@@ -92,6 +94,7 @@ class Config:
     request_timeout: float = 5.0
     max_value_bytes: int = 1 << 20
     map_size_bytes: int = 64 << 30
+    disk_reserve_bytes: int = 64 << 20
     checkpoint_bytes: int = 32 << 20
     log_entries_kept: int = 50_000
     log_bytes_kept: int = 64 << 20
@@ -110,7 +113,7 @@ class Config:
                 raise ConfigError(f"{name}: {getattr(self, name)} is not a number of seconds")
         if self.request_timeout <= 0:
             raise ConfigError(f"request_timeout: {self.request_timeout} is not a positive number of seconds")
-        for name in ("max_value_bytes", "log_entries_kept", "log_bytes_kept"):
+        for name in ("max_value_bytes", "log_entries_kept", "log_bytes_kept", "disk_reserve_bytes"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: {getattr(self, name)} is negative")
         if self.checkpoint_bytes < 1:

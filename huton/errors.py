@@ -6,6 +6,7 @@ HutonError
         InvalidRequest      a name, key, value or argument breaks a limit: mend the call
         NoLeader            nobody leads, or a majority is out of reach; nothing was written, retry later
         Overloaded          a bound is reached; nothing was written, retry later
+        StorageFull         a disk or quota is full; nothing was written, make room
         OutcomeUnknown      the write may have happened, or may still happen
             SessionExpired  so, because nobody remembers any more whether it has
         CommandFailed       the command was carried out alike on every node, and changed nothing
@@ -20,6 +21,7 @@ HutonError
         DirectoryLocked     another process has this data directory open
         FormatTooNew        a newer huton wrote this data directory
         WrongIdentity       the data directory belongs to another node or cluster
+        NoRoom              the disk or the map has no room for a write; nothing of it was written
     SafetyViolation         a guarantee of the Raft paper's Figure 3 is broken: stop
 """
 
@@ -37,6 +39,7 @@ __all__ = [
     "InvalidRequest",
     "NameTaken",
     "NoLeader",
+    "NoRoom",
     "NotAnInteger",
     "OutcomeUnknown",
     "Overloaded",
@@ -45,6 +48,7 @@ __all__ = [
     "SafetyViolation",
     "SessionExpired",
     "StorageError",
+    "StorageFull",
     "WrongCluster",
     "WrongIdentity",
     "command_failed",
@@ -73,6 +77,10 @@ class NoLeader(RequestError):
 
 class Overloaded(RequestError):
     """A named bound is reached; nothing was written; retry later."""
+
+
+class StorageFull(RequestError):
+    """A disk or a quota is full; nothing was written, and reads go on. Writes work again once there is room."""
 
 
 class OutcomeUnknown(RequestError):
@@ -156,6 +164,10 @@ class FormatTooNew(StorageError):
 
 class WrongIdentity(StorageError):
     """The data directory belongs to another node or cluster."""
+
+
+class NoRoom(StorageError):
+    """The disk or the map has no room for a write; nothing of it was written."""
 
 
 class SafetyViolation(HutonError):

@@ -72,7 +72,8 @@ def test_every_option_of_the_agent_is_also_a_variable() -> None:
     options = [parameter for parameter in main.commands["agent"].params if isinstance(parameter, click.Option)]
 
     assert {option.name for option in options} == {
-        "name", "bind", "advertise", "peers", "expect", "bootstrap", "data_dir", "resp", "http", "log_level",
+        "name", "bind", "advertise", "peers", "expect", "bootstrap", "data_dir", "quota_mib", "resp", "http",
+        "log_level",
     }  # fmt: skip
     assert all(option.envvar == f"HUTON_{option.name.upper()}" for option in options if option.name)
 

@@ -18,6 +18,7 @@ from huton.errors import (
     OutcomeUnknown,
     Overloaded,
     RequestError,
+    StorageFull,
 )
 
 __all__ = [
@@ -35,6 +36,7 @@ _KINDS: Final[tuple[tuple[type[RequestError], int, str], ...]] = (
     # 503 says that nothing was written and that it is safe to try again; 504 says that nobody knows.
     (NoLeader, 503, "no-leader"),
     (Overloaded, 503, "overloaded"),
+    (StorageFull, 507, "storage-full"),
     (OutcomeUnknown, 504, "outcome-unknown"),
     (CompareFailed, 412, "compare-failed"),
     (InvalidRequest, 400, "invalid-request"),

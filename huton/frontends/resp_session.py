@@ -15,6 +15,7 @@ from huton.errors import (
     OutcomeUnknown,
     Overloaded,
     RequestError,
+    StorageFull,
 )
 from huton.frontends.listening import Tally
 from huton.frontends.resp_protocol import Command, Failure, Reply
@@ -49,6 +50,7 @@ _WORDS: Final[tuple[tuple[type[RequestError], str], ...]] = (
     (NoLeader, "NOLEADER"),
     (OutcomeUnknown, "OUTCOMEUNKNOWN"),
     (Overloaded, "OVERLOADED"),
+    (StorageFull, "STORAGEFULL"),
 )
 
 

@@ -29,11 +29,13 @@ from huton.raft.events import (
     Event,
     LogRead,
     PeerUnreachable,
+    PersistDeferred,
     Persisted,
     PersistFailed,
     Propose,
     ReadIndex,
     Receive,
+    RoomChanged,
     SnapshotReceived,
     SnapshotSent,
     Timeout,
@@ -50,6 +52,7 @@ from huton.raft.replication import (
     refuse_commands,
     replicate,
 )
+from huton.raft.room import defer, room_changed
 from huton.raft.snapshots import accept_snapshot, checkpointed, compact, finish_restoring, snapshot_sent
 from huton.raft.state import RaftState, new_state
 from huton.raft.types import Boot, Index, RaftConfig, Role, Status
@@ -89,6 +92,8 @@ HANDLERS: Final[Mapping[type, tuple[Handler, Handler, Handler, Handler]]] = {
     ReadIndex:          (refuse_reads,        refuse_reads,        refuse_reads,        read_index),
     Persisted:          (persisted,           persisted,           persisted,           persisted),
     PersistFailed:      (halt,                halt,                halt,                halt),
+    PersistDeferred:    (defer,               defer,               defer,               defer),
+    RoomChanged:        (room_changed,        room_changed,        room_changed,        room_changed),
     Applied:            (entries_applied,     entries_applied,     entries_applied,     entries_applied),
     LogRead:            (log_read,            log_read,            log_read,            log_read),
     Checkpointed:       (checkpointed,        checkpointed,        checkpointed,        checkpointed),
@@ -141,6 +146,7 @@ class Raft:
             _receive_snapshot(state, now, event)
         else:
             HANDLERS[type(event)][COLUMN[state.role]](state, now, event)
+        compact(state)
         if state.role is Role.LEADER:
             replicate(state)
         return self._seal(now)
@@ -181,7 +187,6 @@ class Raft:
     def _seal(self, now: int) -> list[Effect]:
         """Gather the step's effects: first what has to be on disk, then the rest in order."""
         state = self._state
-        compact(state)
         effects: list[Effect] = [*state.durability.seal(now, state.hard_state, state.log.last_index), *state.effects]
         state.effects.clear()
         role = state.role_changed()

@@ -92,6 +92,16 @@ class Durability:
         for pending in self._pending:
             pending.last_index = min(pending.last_index, Index(first - 1))
 
+    def defer(self) -> None:
+        """None of the writes under way will be done; the log was cut back to ``index``.
+
+        The newest term and vote are written anew, and whatever the disk has behind ``index`` is cut off.
+        """
+        self._pending.clear()
+        self._withheld.clear()
+        self._truncate_from = Index(self.index + 1)
+        self.change_hard_state()
+
     def append(self, first_index: Index, entries: Sequence[Entry]) -> None:
         """*entries* are appended at *first_index* in this step."""
         if not self._entries:
@@ -128,7 +138,7 @@ class Durability:
         """Return what this step has to write, in order; *last_index* is where the log ends now."""
         writes: list[Persist | PersistSnapshot] = []
         changed = self.hard_state_seq > self.seq
-        if changed or self._truncate_from is not None or self._entries:
+        if changed or self._truncate_from is not None or self._entries or self._compact_to is not None:
             end = last_index if self._restore is None else self._restore[2]
             writes.append(self._seal_persist(now, hard_state if changed else None, end))
         if self._restore is not None:

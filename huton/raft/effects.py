@@ -152,6 +152,7 @@ class Reason(enum.Enum):
 
     NOT_LEADER = "not leader"
     OVERLOADED = "overloaded"
+    STORAGE_FULL = "storage full"
 
 
 @attrs.frozen

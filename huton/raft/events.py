@@ -13,11 +13,13 @@ __all__ = [
     "Event",
     "LogRead",
     "PeerUnreachable",
+    "PersistDeferred",
     "PersistFailed",
     "Persisted",
     "Propose",
     "ReadIndex",
     "Receive",
+    "RoomChanged",
     "SnapshotReceived",
     "SnapshotSent",
     "Timeout",
@@ -73,6 +75,24 @@ class PersistFailed:
 
     seq: int
     error: str
+
+
+@attrs.frozen
+class PersistDeferred:
+    """There is no room for the ``Persist`` of ``seq``: neither it nor a later one has touched the disk, or will (D6).
+
+    All before it are done. Never said of a write without commands: there is room in reserve for those. Until
+    ``RoomChanged`` no room is taken to be there.
+    """
+
+    seq: int
+
+
+@attrs.frozen
+class RoomChanged:
+    """There is ``enough`` room on the disk for commands, or there is not."""
+
+    enough: bool
 
 
 @attrs.frozen
@@ -144,6 +164,8 @@ Event = (
     | ReadIndex
     | Persisted
     | PersistFailed
+    | PersistDeferred
+    | RoomChanged
     | Applied
     | Checkpointed
     | SnapshotReceived

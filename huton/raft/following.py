@@ -22,6 +22,9 @@ def accept_entries(state: RaftState, now: int, event: Receive) -> None:
     follow(state, now, event.sender)
     state.round_seen = max(state.round_seen, message.round)
     prev, entries = message.prev_log_index, message.entries
+    if entries and state.full:
+        # As if it were lost. The leader asks again with each heartbeat, no more often.
+        return
     if prev < state.commit_index:
         _check_committed(state, message)
         entries = entries[state.commit_index - prev :]

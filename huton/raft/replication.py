@@ -49,13 +49,16 @@ def start_leading(state: RaftState, now: int) -> None:
 
 
 def append_command(state: RaftState, now: int, event: Propose) -> None:
-    """Leader: append the commands, or refuse those that would exceed the bound on uncommitted bytes.
+    """Leader: append the commands, or refuse those that would exceed the disk or the bound on uncommitted bytes.
 
     A command that is larger than the bound is taken when nothing else is uncommitted.
     """
     entries = []
     for id, command in event.requests:
         size = len(command)
+        if state.full:
+            state.effects.append(Rejected(id, Reason.STORAGE_FULL, state.leader))
+            continue
         if state.uncommitted_bytes and state.uncommitted_bytes + size > state.config.uncommitted_bytes_max:
             state.effects.append(Rejected(id, Reason.OVERLOADED, state.leader))
             continue

@@ -33,9 +33,12 @@ def checkpointed(state: RaftState, now: int, event: Checkpointed) -> None:
 
 
 def compact(state: RaftState) -> None:
-    """Drop the log's oldest entries along with what this step appends; at least as fast as it grows."""
+    """Drop the log's oldest entries along with what this step appends; at least as fast as it grows.
+
+    On a full disk nothing is appended, and every step drops some.
+    """
     appended = state.durability.appended
-    if not appended or state.restoring is not None:
+    if not (appended or state.full) or state.restoring is not None:
         return
     base, step = state.log.base_index, state.config.compact_entries
     if state.checkpoint - base < step:
@@ -54,6 +57,8 @@ def compact(state: RaftState) -> None:
 
 
 def _last_to_drop(state: RaftState) -> Index:
+    if state.full:
+        return state.checkpoint
     entries, size = state.config.log_entries_kept, state.config.log_bytes_kept
     upto = state.log.last_to_drop(entries, size)
     known = min((progress.match_index for progress in state.progress.values()), default=upto)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 import attrs
 
@@ -30,6 +31,10 @@ from huton.raft.types import (
 )
 
 __all__ = ["Proposal", "RaftState", "ReadRound", "new_state"]
+
+
+FULL_FACTOR: Final = 4
+"""A member whose disk is full waits so many times as long before it campaigns."""
 
 
 @attrs.frozen
@@ -84,6 +89,7 @@ class RaftState:
         heartbeat_deadline, quorum_deadline: leader: when to send, when to count who answered.
         stamp: leader: cluster time; grows only while it leads.
         stepped_at: when the last event was taken in.
+        full: the disk has no room for more commands.
         halted: the disk failed; nothing happens any more.
         effects: what this step asks of the driver.
     """
@@ -120,6 +126,7 @@ class RaftState:
     quorum_deadline: int = 0
     stamp: int = 0
     stepped_at: int | None = None
+    full: bool = False
     halted: bool = False
     effects: list[Effect] = attrs.Factory(list)
 
@@ -168,8 +175,8 @@ class RaftState:
         return self.leader is not None and now - self.heard_at < self.config.election_timeout_ns
 
     def await_leader(self, now: int) -> None:
-        """Start a new wait of a random length before campaigning (§5.2)."""
-        self.election_timeout_ns = self.timeouts()
+        """Start a new wait of a random length before campaigning (§5.2); those with room on their disks go first."""
+        self.election_timeout_ns = self.timeouts() * (FULL_FACTOR if self.full else 1)
         self.election_deadline = now + self.election_timeout_ns
 
     def become_follower(self, now: int, term: Term, leader: NodeId | None) -> None:

@@ -123,6 +123,8 @@ Event = (
     | core_events.Timeout
     | core_events.Persisted
     | core_events.PersistFailed
+    | core_events.PersistDeferred
+    | core_events.RoomChanged
     | core_events.LogRead
     | core_events.SnapshotReceived
     | core_events.SnapshotSent
@@ -161,8 +163,9 @@ class ViewReady:
 class Checkpoint:
     """Write these changes (sorted; None deletes) with ``storage.checkpoint``, then say ``Checkpointed``.
 
-    At most one is under way at a time, and none along with a ``PersistSnapshot``: whichever comes second waits
-    for the first, and a checkpoint that is older than the restored snapshot is not written at all.
+    It waits while there is no room for it. At most one is under way at a time, and none along with a
+    ``PersistSnapshot``: whichever comes second waits for the first, and a checkpoint that is older than the restored
+    snapshot is not written at all.
     """
 
     changes: tuple[tuple[bytes, bytes | None], ...]

@@ -54,7 +54,7 @@ class Guests:
             self._taken.clear()
 
     def take_writes(
-        self, sender: NodeId, message: ForwardWrites, *, leads: bool, overloaded: bool
+        self, sender: NodeId, message: ForwardWrites, *, leads: bool, refusal: OutcomeStatus | None
     ) -> tuple[tuple[RequestId, bytes], ...]:
         """Return what is to be proposed; answer the rest, where an answer is certain.
 
@@ -62,7 +62,7 @@ class Guests:
             sender: the node that forwarded the writes.
             message: the writes.
             leads: whether this node leads now.
-            overloaded: whether it takes no writes now.
+            refusal: why it takes no writes now, if it doesn't.
         """
         origin = (sender, message.epoch)
         requests = []
@@ -81,8 +81,8 @@ class Guests:
             else:
                 # Also for one that is refused: a double of it must not be taken later.
                 self._taken[origin] = id
-                if overloaded:
-                    self._answer(guest, OutcomeStatus.OVERLOADED)
+                if refusal is not None:
+                    self._answer(guest, refusal)
                 else:
                     requests.append((self._admit(guest), command))
         return tuple(requests)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from huton.errors import Overloaded, RequestError
 from huton.kv.statemachine import ApplyContext, StateMachine, StateReader
 from huton.raft import Raft
 from huton.raft import effects as core
@@ -47,6 +46,13 @@ again what came after the last one."""
 
 ENTRY_BYTES = 64
 """What an entry counts besides its data."""
+
+
+REFUSED = {
+    core.Reason.OVERLOADED: OutcomeStatus.OVERLOADED,
+    core.Reason.STORAGE_FULL: OutcomeStatus.STORAGE_FULL,
+}
+"""Why the core refuses a proposal."""
 
 
 class Replica:
@@ -176,8 +182,11 @@ class Replica:
     def _leads(self) -> bool:
         return self._leader == self._id
 
-    def _refusal(self) -> RequestError | None:
-        return Overloaded("this node's disk is behind with its checkpoints") if self._overlay_is_full else None
+    def _refusal(self) -> OutcomeStatus | None:
+        """Return why this node takes no writes now, or None."""
+        if not self._overlay_is_full:
+            return None
+        return OutcomeStatus.STORAGE_FULL if self._raft.state.full else OutcomeStatus.OVERLOADED
 
     @property
     def _overlay_is_full(self) -> bool:
@@ -211,8 +220,8 @@ class Replica:
         message = event.message
         match message:
             case ForwardWrites():
-                overloaded = self._refusal() is not None
-                requests = self._guests.take_writes(event.sender, message, leads=self._leads, overloaded=overloaded)
+                refusal = self._refusal()
+                requests = self._guests.take_writes(event.sender, message, leads=self._leads, refusal=refusal)
                 if requests:
                     self._drive(now, core_events.Propose(requests))
             case ForwardReads():
@@ -295,8 +304,8 @@ class Replica:
 
         It is never asked to append where it does not lead: ``_leads`` follows every step.
         """
-        if effect.reason is core.Reason.OVERLOADED:
-            self._end_write(effect.id, Outcome(OutcomeStatus.OVERLOADED))
+        if effect.reason in REFUSED:
+            self._end_write(effect.id, Outcome(REFUSED[effect.reason]))
         else:
             self._end_read(effect.id, None)
 

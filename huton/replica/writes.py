@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from huton.errors import NoLeader, OutcomeUnknown, Overloaded, RequestError, SessionExpired, command_failed
+from huton.errors import NoLeader, OutcomeUnknown, Overloaded, RequestError, SessionExpired, StorageFull, command_failed
 from huton.raft.types import NodeId, RequestId, Term
 from huton.replica.contract import Answer, ReplicaConfig
 from huton.replica.sessions import REGISTER, decode_session_id, encode_command
@@ -28,6 +28,12 @@ RENEW_FACTOR: Final = 4
 make cluster time may differ from it, but not that much."""
 
 UNDECIDED: Final = "the write may have happened"
+
+REFUSALS: Final = {
+    OutcomeStatus.OVERLOADED: (Overloaded, "the disk is behind with too much; nothing was written"),
+    OutcomeStatus.STORAGE_FULL: (StorageFull, "the disk is full; nothing was written"),
+}
+"""How a node refuses writes for good, and not because another one leads."""
 
 
 @attrs.define
@@ -130,10 +136,10 @@ class Writes:
             deadlines.append(self._registration.at + self._config.raft.election_timeout_ns)
         return min(deadlines, default=None)
 
-    def add(self, now: int, requests: Iterable[tuple[RequestId, bytes]], refusal: RequestError | None) -> None:
-        """Take writes in, or answer them with *refusal*."""
+    def add(self, now: int, requests: Iterable[tuple[RequestId, bytes]], refusal: OutcomeStatus | None) -> None:
+        """Take writes in, or refuse them, for *refusal* or because there are too many."""
         for id, command in requests:
-            error = refusal or self._full(len(command))
+            error = self._full(len(command)) if refusal is None else _refused(refusal)
             if error is not None:
                 self.answers.append(Answer(id, error))
                 continue
@@ -220,11 +226,9 @@ class Writes:
     def _not_appended(self, id: RequestId, write: Write, ticket: RequestId, status: OutcomeStatus) -> None:
         """This try had no effect, and never will. Another one may have."""
         match status:
-            case OutcomeStatus.OVERLOADED if write.tries:
+            case OutcomeStatus.OVERLOADED | OutcomeStatus.STORAGE_FULL:
                 if ticket == write.ticket:
-                    self._answer(id, OutcomeUnknown(f"the leader has too much under way to ask again; {UNDECIDED}"))
-            case OutcomeStatus.OVERLOADED:
-                self._answer(id, Overloaded("the leader has too much under way; nothing was written"))
+                    self._refuse_for_good(id, status)
             case OutcomeStatus.SESSION_EXPIRED if write.tries:
                 if ticket == write.ticket:
                     self._answer(id, SessionExpired(f"the session is over, and an earlier try was lost; {UNDECIDED}"))
@@ -235,6 +239,15 @@ class Writes:
                 self._wait(id, write)
             case _:
                 self._refuse(id, write, ticket)
+
+    def _refuse_for_good(self, id: RequestId, status: OutcomeStatus) -> None:
+        """The leader takes no writes now; it is not asked again."""
+        if self._writes[id].tries:
+            self._answer(
+                id, OutcomeUnknown(f"the leader takes no more writes, and an earlier try was lost; {UNDECIDED}")
+            )
+        else:
+            self._answer(id, _refused(status))
 
     def _refuse(self, id: RequestId, write: Write, ticket: RequestId) -> None:
         """Nobody there will say more about this try; if it is the last, the next leader gets the write."""
@@ -253,10 +266,11 @@ class Writes:
         if outcome.status is OutcomeStatus.DONE:
             self._session = ClientSession(decode_session_id(outcome.data), registration.at)
             return
-        self._refused_by = registration.given_to
-        if outcome.status is OutcomeStatus.OVERLOADED:
-            for id in [id for id in self._waiting if id in self._writes and not self._writes[id].tries]:
-                self._answer(id, Overloaded("the leader has too much under way; nothing was written"))
+        if outcome.status not in REFUSALS:
+            self._refused_by = registration.given_to
+            return
+        for id in [id for id in self._waiting if id in self._writes]:
+            self._refuse_for_good(id, outcome.status)
 
     def _answer(self, id: RequestId, result: bytes | RequestError) -> None:
         write = self._writes.pop(id)
@@ -305,3 +319,8 @@ class Writes:
         else:
             none = NoLeader("no leader could be reached, or it could reach no majority; nothing was written")
             self._answer(id, none)
+
+
+def _refused(status: OutcomeStatus) -> RequestError:
+    error, text = REFUSALS[status]
+    return error(text)

@@ -3,31 +3,41 @@
 - D2: persists are written in the order of their seq. All that are pending go into one atomic batch with one sync, while
   the next ones gather (group commit); a snapshot that takes the place of log and state is a batch of its own.
 - D3: ``Persisted`` follows the sync: it is said after ``storage.persist`` has returned.
-- D6: the first error of the disk is the last.
+- D6: the first error of the disk is the last. Before a write of commands or a checkpoint begins there has to be room
+  for it; if not, it is put off, and the replica hears of it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NoReturn, cast
+from typing import Final, NoReturn, cast
 
+import attrs
 import trio
 
 from huton.env import Env
-from huton.errors import StorageError
+from huton.errors import NoRoom, StorageError
 from huton.raft.effects import DropSnapshot, Persist, PersistSnapshot, ReadLog
-from huton.raft.events import LogRead, Persisted, SnapshotReceived
-from huton.raft.types import Index, NodeId, Term
+from huton.raft.events import LogRead, PersistDeferred, Persisted, RoomChanged, SnapshotReceived
+from huton.raft.types import EntryKind, Index, NodeId, Term
 from huton.replica import Checkpoint, Checkpointed, Event, SnapshotPersisted
 from huton.runtime.bell import Bell
-from huton.storage.interface import SnapshotReader, SnapshotWriter, Storage
+from huton.storage.interface import Room, SnapshotReader, SnapshotWriter, Storage
 
 __all__ = ["Disk"]
 
 log = logging.getLogger("huton.disk")
+
+ROOM_POLL_NS: Final = 1_000_000_000
+"""How often a full disk is asked whether there is room again."""
+
+PAGE_BYTES: Final = 4096
+RECORD_BYTES: Final = 100
+PAGES_BYTES: Final = 32 * PAGE_BYTES
+"""What any write takes beside its records: the inner pages of a tree, and the list of free ones."""
 
 
 class _Received:
@@ -53,7 +63,7 @@ class Disk:
         env: threads.
         storage: what is written to and read from.
         happened: takes in an event, sooner or later.
-        happened_now: takes in an event before it returns.
+        happened_now: takes in everything that has happened, and then these events, before it returns.
         failed: ends this run because of an error, and returns what to raise. The number is the seq of the oldest
             ``Persist`` that is lost, 0 for none.
     """
@@ -64,7 +74,7 @@ class Disk:
         storage: Storage,
         *,
         happened: Callable[[Event], None],
-        happened_now: Callable[[Event], None],
+        happened_now: Callable[..., None],
         failed: Callable[[int, Exception], StorageError],
     ) -> None:
         self._env = env
@@ -85,6 +95,8 @@ class Disk:
         # Held by whoever copies a state, or deletes one.
         self._pinning = trio.Lock()
         self._restored = Index(0)
+        self._full = False
+        self._full_bell = Bell()
         self._over = False
 
     async def run(self) -> None:
@@ -98,6 +110,7 @@ class Disk:
                 nursery.start_soon(self._write_log)
                 nursery.start_soon(self._write_checkpoints)
                 nursery.start_soon(self._read_log)
+                nursery.start_soon(self._wait_for_room)
         finally:
             self._over = True
             received, self._received = self._received, {}
@@ -172,10 +185,70 @@ class Disk:
 
     async def _write(self, batch: list[Persist]) -> None:
         try:
-            await self._env.offload.run_sync(partial(self._storage.persist, batch))
+            room = await self._env.offload.run_sync(partial(self._persist, batch))
         except (OSError, StorageError) as error:
             raise self._failed(batch[0].seq, error) from error
+        if room is None:
+            await self._defer(batch)
+            return
         self._happened(Persisted(batch[-1].seq))
+        if room.log < 0:
+            self._no_room("the log")
+
+    def _persist(self, batch: Sequence[Persist]) -> Room | None:
+        """Write *batch*, in a thread; return how much room there was before, or None if there is none for it."""
+        room = self._storage.room()
+        size = _commands_size(batch)
+        if size and size > room.log:
+            return None
+        try:
+            self._storage.persist(batch)
+        except NoRoom:
+            if size:
+                return None
+            raise
+        return room
+
+    async def _defer(self, batch: list[Persist]) -> None:
+        """There is no room for *batch*: begin anew from what is on disk, without it and what came after it."""
+        # Whatever has happened meanwhile may ask for more writes. From here on nothing else does.
+        self._happened_now()
+        if any(isinstance(effect, PersistSnapshot) for effect in self._persists):
+            # A snapshot takes the place of the whole log, and of these entries with it.
+            await self._write(
+                [attrs.evolve(persist, truncate_from=None, entries=(), compact_to=None) for persist in batch]
+            )
+            return
+        self._persists.clear()
+        self._say_full("the log")
+        self._happened_now(PersistDeferred(batch[0].seq))
+
+    # ------------------------------------------------------------------ room
+
+    def _no_room(self, what: str) -> None:
+        """There is too little room from now on, as far as the replica does not know that yet."""
+        if not self._full:
+            self._say_full(what)
+            self._happened(RoomChanged(enough=False))
+
+    def _say_full(self, what: str) -> None:
+        if not self._full:
+            log.error("no room for %s: no more writes until there is; reads go on", what)
+        self._full = True
+        self._full_bell.ring()
+
+    async def _wait_for_room(self) -> NoReturn:
+        while True:
+            await self._full_bell.wait()
+            while self._full:
+                await self._env.clock.sleep_until(self._env.clock.now() + ROOM_POLL_NS)
+                room = await self._env.offload.run_sync(self._storage.room)
+                # More than enough, lest it be over again at once.
+                if min(room.log, room.state) > room.reserve // 2:
+                    log.info("there is room again")
+                    self._full = False
+                    self._happened(RoomChanged(enough=True))
+                    self._checkpoints_bell.ring()
 
     async def _restore(self, effect: PersistSnapshot) -> None:
         received = self._received[effect.source]
@@ -216,14 +289,50 @@ class Disk:
             await self._checkpoints_bell.wait()
             while self._checkpoints:
                 async with self._changing:
-                    await self._write_checkpoint(self._checkpoints.popleft())
+                    written = await self._write_checkpoint(self._checkpoints[0])
+                if not written:
+                    self._no_room("a checkpoint")
+                    break  # The bell rings when there is room.
+                self._checkpoints.popleft()
 
-    async def _write_checkpoint(self, effect: Checkpoint) -> None:
+    async def _write_checkpoint(self, effect: Checkpoint) -> bool:
+        """Write the checkpoint, unless it is of a state that was replaced; return False if there is no room for it."""
         if effect.snapshot.index <= self._restored:
-            return  # It is of a state that was replaced.
+            return True
         try:
-            await self._env.offload.run_sync(partial(self._storage.checkpoint, effect.changes, effect.snapshot))
+            if not await self._env.offload.run_sync(partial(self._checkpoint, effect)):
+                return False
         except (OSError, StorageError) as error:
             raise self._failed(0, error) from error
         log.debug("wrote a checkpoint of entry %d", effect.snapshot.index)
         self._happened(Checkpointed(effect.snapshot))
+        return True
+
+    def _checkpoint(self, effect: Checkpoint) -> bool:
+        room = self._storage.room()
+        if _changes_size(effect, room) > room.state:
+            return False
+        try:
+            self._storage.checkpoint(effect.changes, effect.snapshot)
+        except NoRoom:
+            return False
+        return True
+
+
+def _commands_size(batch: Sequence[Persist]) -> int:
+    """Return about how many bytes *batch* adds to the log; 0 if no command is in it."""
+    entries = [entry for persist in batch for entry in persist.entries]
+    if all(entry.kind is not EntryKind.COMMAND for entry in entries):
+        return 0
+    return sum(_page_size(len(entry.data)) for entry in entries) + PAGES_BYTES
+
+
+def _changes_size(effect: Checkpoint, room: Room) -> int:
+    """Return about how many bytes *effect* needs: each page that it touches is written anew, beside the old one."""
+    added = sum(_page_size(len(key) + len(value or b"")) for key, value in effect.changes)
+    return added + min(room.state_used, len(effect.changes) * PAGE_BYTES) + PAGES_BYTES
+
+
+def _page_size(size: int) -> int:
+    """Return what a record of *size* bytes of data takes; large ones have pages of their own."""
+    return size + RECORD_BYTES if size < PAGE_BYTES // 2 else size + PAGE_BYTES

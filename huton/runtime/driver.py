@@ -190,8 +190,8 @@ class ReplicaDriver:
         self._inbox.append(event)
         self._bell.ring()
 
-    def _happened_now(self, event: Event) -> None:
-        self._inbox.append(event)
+    def _happened_now(self, *events: Event) -> None:
+        self._inbox.extend(events)
         self._turn()
 
     async def _take_turns(self) -> None:

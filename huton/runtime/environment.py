@@ -83,7 +83,9 @@ def real_env(config: Config) -> Env:
     """Return the real world for one node: system clock and chance, TCP, LMDB, threads. Call it inside trio."""
 
     def open_storage(path: Path, name: str, incarnation: bytes) -> Storage:
-        return open_lmdb_storage(path, name, incarnation, map_size_bytes=config.map_size_bytes)
+        return open_lmdb_storage(
+            path, name, incarnation, map_size_bytes=config.map_size_bytes, reserve_bytes=config.disk_reserve_bytes
+        )
 
     return Env(
         clock=_SystemClock(),

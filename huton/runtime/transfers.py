@@ -47,6 +47,9 @@ ANSWER_S: Final = 5.0
 STALL_S: Final = 30.0
 """How long one chunk may take."""
 
+AGAIN_S: Final = 1.0
+"""How long to wait after a transfer that failed."""
+
 DISK_S: Final = 600.0
 """How long the other side's disk may take to make a snapshot, or to put it in place."""
 
@@ -110,6 +113,7 @@ class Transfers:
                 taken = await self._transfer(effect.to, effect.term)
             except BROKEN as error:
                 log.warning("sending a snapshot to %s failed: %s", effect.to, str(error) or type(error).__name__)
+                await trio.sleep(AGAIN_S)
             finally:
                 if self._sending.get(effect.to) is scope:
                     del self._sending[effect.to]

@@ -91,6 +91,11 @@ def _slow_disk(world: World, fault: Fault, member: SimMember) -> None:
     world.after(fault.for_ns, lambda: member.disk_factors.pop(fault.id, None))
 
 
+def _fill_disk(world: World, fault: Fault, member: SimMember) -> None:
+    member.fill_disk(fault.id)
+    world.after(fault.for_ns, lambda: member.make_room(fault.id))
+
+
 def _pause(world: World, fault: Fault, member: SimMember) -> None:
     if member.replica is not None:
         until = min(world.now + fault.for_ns, world.options.heal_at)
@@ -125,6 +130,7 @@ STRIKE: Final[Mapping[str, Callable[[World, Fault, SimMember], None]]] = {
     "isolate": _isolate,
     "break_links": _break_links,
     "slow_disk": _slow_disk,
+    "fill_disk": _fill_disk,
     "pause": _pause,
 }
 

@@ -18,6 +18,7 @@ import attrs
 
 from huton.kv.statemachine import FIRST_KEY, ApplyContext, StateReader
 from huton.raft.effects import Persist
+from huton.raft.events import PersistDeferred
 from huton.raft.messages import AppendEntries, AppendEntriesReply, PreVote, PreVoteReply, RequestVote, RequestVoteReply
 from huton.raft.types import Boot, HardState, Index, NodeId, Role, Snapshot, Term
 from huton.replica import Effect, Event, Send
@@ -117,6 +118,9 @@ class Checks:
                 self._check_said(member, effect)
             elif isinstance(effect, Persist) and effect.truncate_from is not None and led:
                 raise Violation("leader-append-only", f"{member.name} leads term {state.current_term}, and truncates")
+        if isinstance(event, PersistDeferred):
+            # As after a restart, the commit index is learnt anew (R9).
+            seen.commit_index = min(seen.commit_index, state.commit_index)
         if state.current_term < seen.term:
             raise Violation("monotonic-term", f"{member.name} went from term {seen.term} to {state.current_term}")
         if state.commit_index < seen.commit_index or state.applied < seen.applied:

@@ -7,27 +7,29 @@ nothing, all pending writes go to disk as one batch with one sync, ``Persisted``
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 
-from huton.errors import OutcomeUnknown, SessionExpired
+from huton.errors import OutcomeUnknown, SessionExpired, StorageFull
 from huton.kv.machine import KeyValueMachine
 from huton.kv.statemachine import ApplyContext, StateWriter
 from huton.raft.effects import DropSnapshot, Persist, PersistSnapshot, ReadLog, RoleChanged, SendSnapshot
 from huton.raft.events import (
     LogRead,
     PeerUnreachable,
+    PersistDeferred,
     Persisted,
     PersistFailed,
+    RoomChanged,
     SnapshotReceived,
     SnapshotSent,
     Timeout,
 )
 from huton.raft.messages import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
-from huton.raft.types import RaftConfig, RequestId, Role, Term
+from huton.raft.types import EntryKind, RaftConfig, RequestId, Role, Term
 from huton.replica import (
     Answer,
     Checkpoint,
@@ -53,6 +55,9 @@ if TYPE_CHECKING:
     from huton.sim.world import World
 
 __all__ = ["DiskOptions", "Ended", "SimMember"]
+
+MOMENT_NS: Final = 50_000
+"""How long it takes to see that a disk is full."""
 
 STALL_NS: Final = 2_000_000_000
 """How long a write takes at most, on the worst of disks: a stall, but not for ever."""
@@ -94,6 +99,9 @@ class SimMember:
         self.replica: Replica | None = None
         self.run = 0
         self.disk_factors: dict[str, float] = {}
+        # By what the disk is full, if it is; what the process knows of it.
+        self._filled_by: dict[str, None] = {}
+        self._knows_full = False
         self.fail_next_sync = False
         self.paused_until = 0
         # What has reached a process that stands still, oldest first; it takes it in once it goes on.
@@ -181,6 +189,7 @@ class SimMember:
             broken(False)
         self._asleep.clear()
         self._linked.clear()
+        self._knows_full = False
         self.paused_until = 0
         self._alarm = None
         self.fail_next_sync = False
@@ -366,6 +375,20 @@ class SimMember:
             time = int(time * factor)
         return min(time, STALL_NS)
 
+    def fill_disk(self, fault: str) -> None:
+        """Take all room but the reserve."""
+        self._filled_by[fault] = None
+
+    def make_room(self, fault: str | None = None) -> None:
+        """Give back the room that *fault* took, or, for None, all of it."""
+        if fault is None:
+            self._filled_by.clear()
+        self._filled_by.pop(fault or "", None)
+        if not self._filled_by and self._knows_full and self.replica is not None:
+            self._knows_full = False
+            self._when_awake(lambda: self._step(RoomChanged(enough=True)))
+            self._when_awake(self._checkpoint)
+
     def _write(self) -> None:
         """Begin to write what is pending: a batch for the log, or one snapshot, unless a write is under way."""
         if self._writing is not None or not self._pending:
@@ -382,10 +405,42 @@ class SimMember:
             for _ in batch:
                 self._pending.popleft()
             self._writing = cast("list[Persist]", batch)
+            if self._filled_by and _has_commands(self._writing):
+                self._in_a_moment(self._defer)
+                return
             self.storage.write(self._writing)
         self.world.happened("before_sync", self)
         run = self.run
         self.world.after(self._disk_time(), lambda: self._synced(run))
+
+    def _defer(self) -> None:
+        """The batch that was to be written has no room: begin anew without it, as the node's ``Disk`` does."""
+        batch, self._writing = self._writing, None
+        assert isinstance(batch, list)
+        if any(isinstance(write, PersistSnapshot) for write in self._pending):
+            bare = [attrs.evolve(write, truncate_from=None, entries=(), compact_to=None) for write in batch]
+            self._pending.extendleft(reversed(bare))
+            self._write()
+            return
+        self._pending.clear()
+        self._knows_full = True
+        self.world.happened("write_deferred", self)
+        self._step(PersistDeferred(batch[0].seq))
+
+    def _learn_full(self) -> None:
+        if self._filled_by and not self._knows_full:
+            self._knows_full = True
+            self._step(RoomChanged(enough=False))
+
+    def _in_a_moment(self, action: Callable[[], None]) -> None:
+        """Do *action* after the step that is going on, if the process lives that long."""
+        run = self.run
+
+        def act() -> None:
+            if self.run == run and self.replica is not None:
+                self._when_awake(action)
+
+        self.world.after(MOMENT_NS, act)
 
     def _synced(self, run: int) -> None:
         if self.run != run or self.replica is None:
@@ -434,6 +489,9 @@ class SimMember:
     def _checkpoint(self) -> None:
         if self._checkpointing or isinstance(self._writing, PersistSnapshot) or not self._checkpoints:
             return
+        if self._filled_by:
+            self._in_a_moment(self._learn_full)
+            return
         effect = self._checkpoints.popleft()
         self._checkpointing = True
         self.storage.write_checkpoint(effect.changes, effect.snapshot)
@@ -471,6 +529,8 @@ class SimMember:
     def _note_answer(self, answer: Answer) -> None:
         if isinstance(answer.result, bytes):
             self.world.happened("write_answered", self)
+        elif isinstance(answer.result, StorageFull):
+            self.world.happened("storage_full", self)
         elif isinstance(answer.result, SessionExpired):
             self.world.happened("session_expired", self)
         elif isinstance(answer.result, OutcomeUnknown):
@@ -481,6 +541,10 @@ class SimMember:
         if leads != self._led:
             self.world.happened("became_leader" if leads else "stepped_down", self)
         self._led = leads
+
+
+def _has_commands(batch: Sequence[Persist]) -> bool:
+    return any(entry.kind is EntryKind.COMMAND for persist in batch for entry in persist.entries)
 
 
 class ObservedMachine:

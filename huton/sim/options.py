@@ -293,6 +293,12 @@ def _slow_disk(draws: Draws, options: Options, id: str, node: str) -> Fault:
     return Fault(id=id, do="slow_disk", node=node, amount=factor, for_ns=_for(draws, options, 4 * NS, id))
 
 
+def _fill_disk(draws: Draws, options: Options, id: str, node: str) -> Fault:
+    if draws.chance(0.2, "everybody", id):
+        node = EVERYBODY
+    return Fault(id=id, do="fill_disk", node=node, for_ns=_for(draws, options, 6 * NS, id))
+
+
 def _pause(draws: Draws, options: Options, id: str, node: str) -> Fault:
     return Fault(id=id, do="pause", node=node, for_ns=_for(draws, options, 3 * NS, id))
 
@@ -305,5 +311,6 @@ _MAKERS: Final = {
     "partition": _partition,
     "flaky": _flaky,
     "slow_disk": _slow_disk,
+    "fill_disk": _fill_disk,
     "pause": _pause,
 }

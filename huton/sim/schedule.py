@@ -51,12 +51,13 @@ FAULTS: Final = {
     "isolate": "no message passes to or from the node, for `for`",
     "flaky": "messages on all links are lost, doubled and delayed more often by the share `amount`, for `for`",
     "slow_disk": "writes of the node take `amount` times as long, for `for`",
+    "fill_disk": "the node's disk has no room but what is held in reserve, for `for`",
     "sync_error": "the node's next sync fails: the process ends, what was not synced is lost; up again after `for`",
     "pause": "the node's process stands still, for `for`",
 }
 """What can be done to a cluster."""
 
-STRIKE_A_NODE: Final = ("crash", "break_links", "isolate", "slow_disk", "sync_error", "pause")
+STRIKE_A_NODE: Final = ("crash", "break_links", "isolate", "slow_disk", "fill_disk", "sync_error", "pause")
 
 NODE: Final = "$node"
 LEADER: Final = "$leader"
@@ -75,6 +76,8 @@ EVENTS: Final = {
     "committed": "a leader's commit index rose",
     "before_sync": "a write to a log began",
     "after_sync": "a write to a log is synced",
+    "write_deferred": "a disk had no room for a write",
+    "storage_full": "a caller's write was answered with StorageFull",
     "write_answered": "a caller's write was answered with a result",
     "outcome_unknown": "a caller's write was answered with OutcomeUnknown",
     "session_expired": "a caller's write was answered with SessionExpired",

@@ -274,6 +274,7 @@ class World:
         self.network.mend_all()
         for member in self.members.values():
             member.disk_factors.clear()
+            member.make_room()
             member.fail_next_sync = False
             self.restart(member)
             self.make_links(member)

@@ -23,7 +23,7 @@ from typing import Final
 
 import lmdb
 
-from huton.errors import CorruptRecord, StorageError
+from huton.errors import CorruptRecord, NoRoom, StorageError
 
 __all__ = ["DATA_FILE", "READERS_MAX", "Environment", "make_environment"]
 
@@ -71,6 +71,18 @@ class Environment:
             self.lmdb.sync(True)
         except lmdb.Error as error:
             raise self._fail(error) from error
+
+    @property
+    def used_bytes(self) -> int:
+        """How much of the map is in use; what was deleted is free again."""
+        stat = self.lmdb.stat()
+        pages: int = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return pages * int(stat["psize"])
+
+    def room(self) -> int:
+        """Return how many bytes can be added before the map or the file system is full."""
+        system = os.statvfs(self.path)
+        return min(self._map_size_bytes - self.used_bytes, system.f_bavail * system.f_frsize)
 
     def copy(self, fd: int) -> None:
         """Write all that is committed to the file *fd*, without the pages that are free."""
@@ -120,7 +132,7 @@ class Environment:
         if self._closed:
             return ValueError("the storage is closed")
         if isinstance(error, lmdb.MapFullError):
-            return StorageError(f"{self.path}: the map of {self._map_size_bytes} bytes is full; nothing was written")
+            return NoRoom(f"{self.path}: the map of {self._map_size_bytes} bytes is full; nothing was written")
         return _translate(error, self.path)
 
 

@@ -17,7 +17,7 @@ from huton.kv.statemachine import StateReader
 from huton.raft.effects import Persist
 from huton.raft.types import Boot, Configuration, Entry, Index, NodeId, Snapshot
 
-__all__ = ["Birth", "Identity", "SnapshotReader", "SnapshotWriter", "Storage"]
+__all__ = ["Birth", "Identity", "Room", "SnapshotReader", "SnapshotWriter", "Storage"]
 
 
 @attrs.frozen
@@ -106,6 +106,22 @@ class SnapshotWriter(Protocol):
         ...
 
 
+@attrs.frozen
+class Room:
+    """How many bytes may still be written before what is held in reserve is touched; negative if it is.
+
+    Attributes:
+        log, state: to each of them. One disk may be under both.
+        state_used: what the state takes now: no checkpoint writes more than that and its changes.
+        reserve: what is held back, for writes that a member can't do without.
+    """
+
+    log: int
+    state: int
+    state_used: int
+    reserve: int
+
+
 class Storage(Protocol):
     """Blocking calls, from one thread at a time each for the log and the state.
 
@@ -117,7 +133,7 @@ class Storage(Protocol):
         CorruptRecord: a record that fails its checksum was met; the message names it.
         OSError: the disk failed; every later write to the same part (log or state) fails, too, for nothing may be
             tried again after a failed sync (D6).
-        StorageError: a bound of the storage is reached (full map); nothing was written.
+        NoRoom: it is full; nothing was written. Whoever asks ``room`` first does not get this far.
     """
 
     @property
@@ -145,6 +161,10 @@ class Storage(Protocol):
         Raises:
             WrongIdentity: this node already belongs to another cluster.
         """
+        ...
+
+    def room(self) -> Room:
+        """Return how much may still be written."""
         ...
 
     def recover(self) -> Boot:

@@ -12,26 +12,29 @@ from pathlib import Path
 
 import lmdb
 
-from huton.errors import CorruptRecord, WrongIdentity
+from huton.errors import CorruptRecord, NoRoom, WrongIdentity
 from huton.kv.statemachine import StateReader
 from huton.raft.effects import Persist
 from huton.raft.types import Boot, Entry, HardState, Index, Snapshot, Term
 from huton.storage import layout
 from huton.storage.directory import LOG_DIRECTORY, SNAPSHOTS_DIRECTORY, DataDirectory, state_directory
 from huton.storage.environment import DATA_FILE, Environment, make_environment
-from huton.storage.interface import Birth, Identity, SnapshotReader, SnapshotWriter
+from huton.storage.interface import Birth, Identity, Room, SnapshotReader, SnapshotWriter
 from huton.storage.rules import LogEnds, LogScan, check_batch, check_birth, check_checkpoint, make_boot
 from huton.storage.snapshots import FileReader, FileWriter
 
 __all__ = ["LmdbStorage", "open_lmdb_storage"]
 
 
-def open_lmdb_storage(path: Path, name: str, incarnation: bytes, *, map_size_bytes: int) -> LmdbStorage:
+def open_lmdb_storage(
+    path: Path, name: str, incarnation: bytes, *, map_size_bytes: int, reserve_bytes: int = 0
+) -> LmdbStorage:
     """Open the data directory *path* of the node *name*, or make it.
 
     Args:
         incarnation: 16 random bytes for a new directory; one that exists keeps its own.
         map_size_bytes: virtual addresses for each of the two maps, and the most either can hold.
+        reserve_bytes: what is to stay free on the disk and in each map, but of a map no more than an eighth.
 
     Raises:
         WrongIdentity: it belongs to another name.
@@ -40,7 +43,7 @@ def open_lmdb_storage(path: Path, name: str, incarnation: bytes, *, map_size_byt
     """
     directory = DataDirectory(path, lambda: _make(path, Identity(name, incarnation), map_size_bytes))
     try:
-        return LmdbStorage(directory, name, map_size_bytes)
+        return LmdbStorage(directory, name, map_size_bytes, reserve_bytes)
     except BaseException:
         directory.close()
         raise
@@ -53,8 +56,9 @@ class LmdbStorage:
         ``_ends`` and ``_state.checkpoint`` are what the newest committed transactions hold.
     """
 
-    def __init__(self, directory: DataDirectory, name: str, map_size_bytes: int) -> None:
+    def __init__(self, directory: DataDirectory, name: str, map_size_bytes: int, reserve_bytes: int) -> None:
         self._directory = directory
+        self._reserve = min(reserve_bytes, map_size_bytes // 8)
         self._map_size_bytes = map_size_bytes
         self._log = Environment(directory.path / LOG_DIRECTORY, map_size_bytes, readahead=True)
         self._states: list[_State] = []
@@ -108,6 +112,16 @@ class LmdbStorage:
             transaction.delete(layout.PLEDGE_KEY)
         self._birth, self._owner, self._pledge = birth, owner, None
         self._ends = LogEnds(HardState(), base, base.index)
+
+    def room(self) -> Room:
+        self._log.check_open()
+        environment = self._state.environment
+        return Room(
+            log=self._log.room() - self._reserve,
+            state=environment.room() - self._reserve,
+            state_used=environment.used_bytes,
+            reserve=self._reserve,
+        )
 
     def recover(self) -> Boot:
         self._require_birth()
@@ -182,6 +196,7 @@ class LmdbStorage:
 
     def read_snapshot(self) -> SnapshotReader:
         self._require_birth()
+        self._check_room(self._state.environment.used_bytes)
         path = self._new_snapshot("out")
         path.mkdir(mode=0o700)
         try:
@@ -194,6 +209,7 @@ class LmdbStorage:
 
     def write_snapshot(self, snapshot: Snapshot, size: int, digest: bytes) -> SnapshotWriter:
         self._require_birth()
+        self._check_room(size)
         return FileWriter(self._new_snapshot("in"), snapshot, size, digest, self._check_snapshot)
 
     def restore(self, received: SnapshotWriter) -> None:
@@ -229,6 +245,16 @@ class LmdbStorage:
         self._directory.close()
 
     # ------------------------------------------------------------------ snapshots
+
+    def _check_room(self, size: int) -> None:
+        """Check that the disk has room for a file of *size* bytes.
+
+        Raises:
+            NoRoom: it hasn't.
+        """
+        room = self.room().state
+        if size > room:
+            raise NoRoom(f"{self._directory.path}: no room for a snapshot of {size} bytes; there are {max(0, room)}")
 
     def _new_snapshot(self, name: str) -> Path:
         self._snapshots += 1

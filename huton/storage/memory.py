@@ -21,12 +21,14 @@ from huton.errors import CorruptRecord
 from huton.kv.statemachine import StateReader
 from huton.raft.effects import Persist
 from huton.raft.types import Boot, Entry, HardState, Index, Snapshot, Term
-from huton.storage.interface import Birth, Identity, SnapshotReader, SnapshotWriter
+from huton.storage.interface import Birth, Identity, Room, SnapshotReader, SnapshotWriter
 from huton.storage.rules import LogEnds, LogScan, check_batch, check_birth, check_checkpoint, make_boot
 
 __all__ = ["MemoryStorage"]
 
 DIGEST_BYTES = 32
+
+ENDLESS = Room(log=1 << 62, state=1 << 62, state_used=0, reserve=0)
 
 
 class MemoryStorage:
@@ -78,6 +80,9 @@ class MemoryStorage:
             base = self._checkpoint = Snapshot(Index(0), Term(0), 0, birth.configuration)
             self._durable, self._written = _Log(base), _Log(base)
         self._pledge = None
+
+    def room(self) -> Room:
+        return ENDLESS
 
     def recover(self) -> Boot:
         self._require_birth()

@@ -47,6 +47,7 @@ class OutcomeStatus(enum.IntEnum):
     OVERLOADED = 4
     SESSION_EXPIRED = 5
     OVERTAKEN = 6
+    STORAGE_FULL = 7
 
 
 @attrs.frozen
@@ -55,7 +56,7 @@ class Outcome:
 
     Attributes:
         status: DONE: applied, ``data`` is the state machine's answer. FAILED: applied and failed,
-            ``code`` and ``message`` say why. UNKNOWN: it may have happened. NOT_LEADER, OVERLOADED:
+            ``code`` and ``message`` say why. UNKNOWN: it may have happened. NOT_LEADER, OVERLOADED, STORAGE_FULL:
             this try was not appended, and never will be. SESSION_EXPIRED: it was applied without effect. OVERTAKEN:
             likewise, and no try of it ever had or will have one: later ones of its session went before.
     """

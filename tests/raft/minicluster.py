@@ -34,6 +34,7 @@ from huton.raft.events import (
     Checkpointed,
     Event,
     LogRead,
+    PersistDeferred,
     Persisted,
     Propose,
     ReadIndex,
@@ -115,7 +116,7 @@ class Server:
 
 def change_log(log: list[Entry], persist: Persist) -> None:
     if persist.truncate_from is not None:
-        assert 0 < persist.truncate_from <= len(log), "it drops entries that are there"
+        assert 0 < persist.truncate_from <= len(log) + 1, "it drops entries that are there"
         del log[persist.truncate_from - 1 :]
     if persist.entries:
         assert persist.first_index == len(log) + 1, "it appends right after the last entry"
@@ -227,6 +228,18 @@ class Cluster:
             seq = effect.seq
         if seq:
             self.step(id, Persisted(seq))
+
+    def defer(self, id: NodeId) -> None:
+        """Let the disk have no room for what is to be written next, nor for anything after it."""
+        server = self.servers[id]
+        assert server.status is not None
+        seq = server.syncing[0].seq
+        server.syncing.clear()
+        server.log = list(server.disk)
+        # What is committed is learnt anew, as after a restart (R9).
+        commit_index = min(server.status.commit_index, server.status.durable_index)
+        server.status = attrs.evolve(server.status, commit_index=commit_index)
+        self.step(id, PersistDeferred(seq))
 
     def apply(self, id: NodeId) -> None:
         """Let the state machine take its next batch."""

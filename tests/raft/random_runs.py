@@ -9,9 +9,11 @@ import hashlib
 import sys
 from collections.abc import Callable
 from random import Random
+from typing import cast
 
-from huton.raft.events import PeerUnreachable
-from huton.raft.types import NodeId, Role
+from huton.raft.effects import Persist, PersistSnapshot
+from huton.raft.events import PeerUnreachable, RoomChanged
+from huton.raft.types import EntryKind, NodeId, Role
 from tests.harness import ELECTION, Settings
 from tests.raft.minicluster import Cluster, Server
 
@@ -49,6 +51,8 @@ def random_run(seed: int, size: int, steps: int) -> Cluster:
         (read, 6),
         (unreachable, 1),
         (checkpoint, random.choice([0, 3, 15])),
+        (defer, random.choice([0, 0, 2, 10])),
+        (find_room, random.choice([1, 10])),
         (transfer, 10),
         (tell_end, 10),
         (crash, random.choice([0, 1, 4])),
@@ -69,6 +73,7 @@ def heal(cluster: Cluster) -> Server:
     for server in cluster.servers.values():
         if server.raft is None:
             cluster.restart(server.id, len(server.machine))
+        cluster.step(server.id, RoomChanged(enough=True))
     for _ in range(200):
         cluster.settle()
         for server in cluster.servers.values():
@@ -188,6 +193,26 @@ def checkpoint(cluster: Cluster, random: Random) -> None:
     id = some(cluster, random, lambda server: up(server) and len(server.machine) > server.checkpoint)
     if id is not None:
         cluster.checkpoint(id)
+
+
+def defer(cluster: Cluster, random: Random) -> None:
+    id = some(cluster, random, may_be_deferred)
+    if id is not None:
+        cluster.defer(id)
+
+
+def may_be_deferred(server: Server) -> bool:
+    """There is room in reserve for what holds no commands, and a snapshot makes room."""
+    writes = list(server.syncing)
+    if not writes or any(isinstance(write, PersistSnapshot) for write in writes):
+        return False
+    return any(entry.kind is EntryKind.COMMAND for entry in cast("Persist", writes[0]).entries)
+
+
+def find_room(cluster: Cluster, random: Random) -> None:
+    id = some(cluster, random, up)
+    if id is not None:
+        cluster.step(id, RoomChanged(enough=random.random() < 0.8))
 
 
 def transfer(cluster: Cluster, random: Random) -> None:

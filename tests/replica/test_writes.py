@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from huton.errors import CommandFailed, NoLeader, OutcomeUnknown, Overloaded, SessionExpired
+from huton.errors import CommandFailed, NoLeader, OutcomeUnknown, Overloaded, SessionExpired, StorageFull
 from huton.raft.types import NodeId, RaftConfig, RequestId, Term
 from huton.replica import Answer, ReplicaConfig
 from huton.replica.sessions import REGISTER, encode_command
@@ -262,9 +262,11 @@ def test_without_room_for_a_session_nothing_is_written() -> None:
     add(writes, 1)
     (ticket,) = take(writes, FIRST)
 
-    writes.end_try(ticket, Outcome(OutcomeStatus.OVERLOADED))
+    writes.end_try(ticket, Outcome(OutcomeStatus.STORAGE_FULL))
 
-    assert isinstance(results(writes)[1], Overloaded)
+    assert isinstance(results(writes)[1], StorageFull)
+    add(writes, 2)
+    assert len(take(writes, FIRST)) == 1, "there may be room by now"
 
 
 def test_open_writes_are_bounded_in_bytes() -> None:
