@@ -54,6 +54,7 @@ class Seen:
     """What was last seen of one process."""
 
     term: Term
+    voted_for: NodeId | None
     role: Role
     commit_index: Index
     applied: Index
@@ -97,7 +98,8 @@ class Checks:
             raise Violation(
                 "term-durable", f"{member.name} spoke in term {said}, and woke up in {boot.hard_state.term}"
             )
-        self._seen[member.name] = Seen(boot.hard_state.term, Role.FOLLOWER, boot.applied, boot.applied)
+        hard_state = boot.hard_state
+        self._seen[member.name] = Seen(hard_state.term, hard_state.voted_for, Role.FOLLOWER, boot.applied, boot.applied)
 
     def crashed(self, member: SimMember) -> None:
         """A process ended."""
@@ -123,6 +125,10 @@ class Checks:
             seen.commit_index = min(seen.commit_index, state.commit_index)
         if state.current_term < seen.term:
             raise Violation("monotonic-term", f"{member.name} went from term {seen.term} to {state.current_term}")
+        if state.current_term == seen.term and seen.voted_for not in (None, state.voted_for):
+            raise Violation(
+                "vote-once", f"{member.name} forgets in term {seen.term} that it voted for {seen.voted_for}"
+            )
         if state.commit_index < seen.commit_index or state.applied < seen.applied:
             raise Violation("monotonic-commit", f"{member.name}'s commit or applied index fell")
         if not state.applied <= state.commit_index <= state.log.last_index:
@@ -135,8 +141,9 @@ class Checks:
         if state.commit_index > seen.commit_index:
             self._check_commit(member, seen.commit_index)
             if state.role is Role.LEADER:
+                self._check_own_term(member, state.commit_index)
                 self._world.happened("committed", member)
-        seen.term, seen.role = state.current_term, state.role
+        seen.term, seen.voted_for, seen.role = state.current_term, state.voted_for, state.role
         seen.commit_index, seen.applied = state.commit_index, state.applied
         self._steps += 1
         if self._steps % LOGS_EVERY == 0:
@@ -165,6 +172,7 @@ class Checks:
                     raise Violation(
                         "ack-durable", f"{name} acknowledges {message.index}, which is not on its disk (R3)"
                     )
+                self._check_acknowledged(member, self._world.members[self._world.names[send.to]], message)
             case AppendEntries() | AppendEntriesReply() | RequestVoteReply() | PreVoteReply():
                 pass
             case _:
@@ -178,6 +186,18 @@ class Checks:
         term = member.replica.raft.state.log.term_at(index)
         # What is about to be replaced by a snapshot is still there, and no log in memory speaks of it.
         return member.storage.durable_last_index >= index if term is None else member.storage.holds(index, term)
+
+    def _check_acknowledged(self, member: SimMember, leader: SimMember, reply: AppendEntriesReply) -> None:
+        """What is acknowledged to a leader is what it has there itself, as long as it leads that term."""
+        if leader.replica is None:
+            return
+        state, term = leader.replica.raft.state, member.storage.durable_term_at(reply.index)
+        leads = state.role is Role.LEADER and state.current_term == reply.term
+        if leads and reply.index > state.log.base_index and term not in (None, state.log.term_at(reply.index)):
+            raise Violation(
+                "ack-matches",
+                f"{member.name} acknowledges {reply.index} of term {term}, {leader.name} has another there",
+            )
 
     def _check_vote(self, name: str, term: Term, candidate: NodeId, durable: HardState) -> None:
         if durable.term == term and durable.voted_for != candidate:
@@ -195,6 +215,7 @@ class Checks:
         other = self._leaders.setdefault(state.current_term, member.name)
         if other != member.name:
             raise Violation("election-safety", f"{other} and {member.name} both lead term {state.current_term}")
+        self._check_elected(member)
         # A leader of a former term may be elected late, by votes that were long under way, and lack what came after it.
         binding = bisect_left(self._committed_in, state.current_term)
         # What its log no longer holds it has applied.
@@ -205,6 +226,25 @@ class Checks:
                     "leader-completeness",
                     f"{member.name} leads term {state.current_term} without committed entry {index} of term {term}",
                 )
+
+    def _check_elected(self, member: SimMember) -> None:
+        """A candidate wins with the votes of a majority for this very term (§5.2); its own is on its disk."""
+        assert member.replica is not None
+        term, id = member.replica.raft.state.current_term, member.storage.identity.node_id
+        own = member.storage.durable_hard_state == HardState(term, id)
+        others = [name for name in self._world.members if name != member.name and self._votes.get((name, term)) == id]
+        if 2 * (own + len(others)) <= len(self._world.members):
+            raise Violation("elected", f"{member.name} leads term {term} by the votes of {others} and its own")
+
+    def _check_own_term(self, member: SimMember, index: Index) -> None:
+        """Only log entries from the leader's current term are committed by counting replicas (§5.4.2)."""
+        assert member.replica is not None
+        state = member.replica.raft.state
+        term = state.log.term_at(index)
+        if term != state.current_term:
+            raise Violation(
+                "commits-own-term", f"{member.name} leads term {state.current_term}, and commits {index} of term {term}"
+            )
 
     def _check_commit(self, member: SimMember, before: Index) -> None:
         """State Machine Safety, at the moment of commitment: the first to commit an entry decides it."""

@@ -89,6 +89,7 @@ EVENTS: Final = {
     "compacted": "a member dropped the beginning of its log",
     "snapshot_chunk": "a leader sent a piece of a snapshot",
     "snapshot_arrived": "a snapshot arrived whole",
+    "snapshot_broken": "the transfer of a snapshot broke off, or was refused",
     "snapshot_restored": "a member has put a snapshot in the place of its log and state",
     "crashed": "a process died",
     "link_lost": "a member noticed that another one died",

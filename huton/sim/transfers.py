@@ -81,6 +81,8 @@ class Transfer:
 
     def _end(self, taken: bool) -> None:
         """Tell the sender, who learns of a broken stream only after some time."""
+        if not taken:
+            self._world.happened("snapshot_broken", self._sender)
         sender, run = self._sender, self._runs[0]
 
         def tell() -> None:

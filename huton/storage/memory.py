@@ -155,6 +155,10 @@ class MemoryStorage:
         """The last entry that a crash now would leave, or that a state stands for."""
         return self._durable.last_index
 
+    def durable_term_at(self, index: Index) -> Term | None:
+        """Return the term of the entry that a crash now would leave at *index*, None where the log has none."""
+        return self._durable.term_at(index)
+
     def holds(self, index: Index, term: Term) -> bool:
         """Return whether a crash now would leave the entry of *term* at *index*, or a state that holds it.
 

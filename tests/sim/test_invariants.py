@@ -94,8 +94,53 @@ def test_leader_completeness(world: World) -> None:
     state.role = Role.LEADER
     world.checks.crashed(follower)
     world.checks.started(follower, attrs.evolve(follower.storage.recover(), applied=Index(0)))
+    for name in world.members:
+        world.checks._votes[name, state.current_term] = follower.storage.identity.node_id
     with fires("leader-completeness", "without committed entry 5"):
         check(world, follower)
+
+
+def test_a_leader_has_the_votes_of_a_majority(world: World) -> None:
+    """A candidate wins an election if it receives votes from a majority of the cluster for the same term. (§5.2)"""
+    follower = follower_of(world)
+    state = core(follower)
+    # All of them have voted for it, in the term before; in this one it has its own vote alone.
+    for name in world.members:
+        world.checks._votes[name, state.current_term] = follower.storage.identity.node_id
+    state.current_term = Term(state.current_term + 1)
+    state.voted_for = follower.storage.identity.node_id
+    on_disk(follower, state.hard_state)
+    state.role = Role.LEADER
+    with fires("elected", f"leads term {state.current_term} by the votes of \\[\\] and its own"):
+        check(world, follower)
+
+
+def test_only_entries_of_the_own_term_are_committed_by_counting(world: World) -> None:
+    """Raft never commits log entries from previous terms by counting replicas. (§5.4.2)"""
+    leader = leader_of(world)
+    state = core(leader)
+    terms = [Term(1)] * (len(world.checks.committed) + 1)
+    state.log.append([entry(state.current_term)] * (len(terms) - state.log.last_index))
+    state.current_term = Term(state.current_term + 1)
+    state.role = Role.FOLLOWER
+    check(world, leader)
+    world.checks._seen[leader.name].role = state.role = Role.LEADER
+    for member in world.members.values():
+        member.storage._durable.entries.extend([entry(Term(1))] * (len(terms) - member.storage.durable_last_index))
+    state.commit_index = Index(len(terms))
+    with fires("commits-own-term", f"commits {len(terms)} of term 1"):
+        check(world, leader)
+
+
+def test_a_vote_is_not_forgotten_within_its_term(world: World) -> None:
+    """votedFor: candidate that received vote in current term. (Figure 2)"""
+    member = follower_of(world)
+    assert core(member).voted_for is not None
+    core(member).voted_for = None
+    with fires("vote-once", "forgets in term 1 that it voted for"):
+        check(world, member)
+    core(member).current_term = higher(member)
+    check(world, member)
 
 
 def test_leader_append_only(world: World) -> None:
@@ -226,6 +271,30 @@ def test_an_acknowledgement_is_on_disk(world: World) -> None:
     with fires("ack-durable", "not on its disk"):
         said(world, member, reply)
     said(world, member, attrs.evolve(reply, success=False))
+
+
+def test_an_acknowledgement_is_of_the_leaders_entries(world: World) -> None:
+    """If two entries have the same index and term, the logs are the same up to there; other terms confirm nothing."""
+    leader, member = leader_of(world), follower_of(world)
+    index = Index(member.storage.durable_last_index)
+    reply = AppendEntriesReply(
+        term=core(leader).current_term,
+        round=0,
+        success=True,
+        index=index,
+        hint_index=Index(0),
+        hint_term=Term(0),
+    )
+    to = leader.storage.identity.node_id
+    check(world, member, Send(to, reply))
+
+    member.storage._durable.entries[-1] = attrs.evolve(member.storage._durable.entries[-1], term=Term(0))
+    core(member).log.truncate(index)
+    core(member).log.append([entry(Term(0))])
+    with fires("ack-matches", f"acknowledges {index} of term 0"):
+        check(world, member, Send(to, reply))
+    core(leader).role = Role.FOLLOWER
+    check(world, member, Send(to, reply))
 
 
 def test_a_round_is_echoed_in_its_own_term(world: World) -> None:

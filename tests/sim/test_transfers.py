@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import attrs
 import pytest
@@ -14,13 +15,16 @@ from huton.raft.types import Term
 from huton.replica import Effect, Event
 from huton.sim.invariants import Violation
 from huton.sim.member import DiskOptions
-from huton.sim.schedule import NS
+from huton.sim.options import plan_of
+from huton.sim.schedule import NS, read_schedule
 from huton.sim.trace import Trace
 from huton.sim.transfers import CHUNKS
-from huton.sim.world import World
+from huton.sim.world import World, simulate
 from tests.sim.worlds import calm_plan, with_faults
 
 MS = 1_000_000
+
+SCHEDULES = Path(__file__).parents[2] / "sim" / "schedules"
 
 ABSENT = '{"id": "a", "do": "crash", "node": "$lags", "at": "1s", "for": "1s"}'
 """Long enough for the others to drop what the member lacks."""
@@ -119,6 +123,7 @@ def test_a_transfer_that_breaks_begins_anew(fault: str) -> None:
     assert chunks[1] + world.options.election_timeout_ns <= watched.ends()[0][0] < chunks[2]
     assert [taken for _, taken in watched.ends()] == [False, True]
     assert len(watched.times("snapshot_arrived")) == len(watched.times("snapshot_restored")) == 1
+    assert len(watched.times("snapshot_broken")) == 1
 
 
 def test_a_sender_that_died_hears_nothing() -> None:
@@ -163,3 +168,15 @@ def test_a_later_transfer_to_the_same_member_ends_the_one_before() -> None:
         (8, True),
         (7, False),
     ]
+
+
+@pytest.mark.parametrize("name", ["14-snapshot-breaks", "30-snapshot-sender-dies"])
+def test_the_kept_schedules_restore_a_snapshot_after_transfers_that_broke(name: str) -> None:
+    """They are replayed for ever, and would prove nothing if their seeds came to mean another cluster."""
+    schedule = read_schedule((SCHEDULES / f"{name}.jsonl").read_text())
+
+    report = simulate(plan_of(schedule))
+
+    assert report.failure is None, report.evidence
+    assert report.happened["snapshot_broken"] >= 2
+    assert report.happened["snapshot_restored"] >= 1
