@@ -138,6 +138,8 @@ class Checks:
             )
         if state.role is Role.LEADER and not led:
             self._check_new_leader(member)
+        if state.role is Role.LEADER:
+            self._check_match(member)
         if state.commit_index > seen.commit_index:
             self._check_commit(member, seen.commit_index)
             if state.role is Role.LEADER:
@@ -225,6 +227,19 @@ class Checks:
                 raise Violation(
                     "leader-completeness",
                     f"{member.name} leads term {state.current_term} without committed entry {index} of term {term}",
+                )
+
+    def _check_match(self, member: SimMember) -> None:
+        """What a leader counts as replicated to a follower of its term is on that one's disk (Figure 2, matchIndex)."""
+        assert member.replica is not None
+        state = member.replica.raft.state
+        for id, progress in state.progress.items():
+            storage = self._world.members[self._world.names[id]].storage
+            if progress.match_index > storage.durable_last_index and (
+                storage.durable_hard_state.term == state.current_term
+            ):
+                raise Violation(
+                    "match-durable", f"{member.name} counts {progress.match_index} as held by {storage.identity.name}"
                 )
 
     def _check_elected(self, member: SimMember) -> None:

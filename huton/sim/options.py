@@ -83,6 +83,7 @@ class Options:
         heal_at: when all faults have ended; from ``heal_at + grace_ns`` on the cluster must serve.
         election_timeout_ns, request_timeout_ns, append_bytes_max, inflight_messages_max, window_bytes_max,
             log_entries_kept, compact_entries, session_idle_ns, sessions_max: see ``RaftConfig`` and ``ReplicaConfig``.
+        chunk_ns: the longest time that each piece of a snapshot takes on its way.
     """
 
     nodes: int
@@ -98,6 +99,7 @@ class Options:
     compact_entries: int = 512
     session_idle_ns: int = 3600 * NS
     sessions_max: int = 4096
+    chunk_ns: int = 2 * MS
     network: NetworkOptions = attrs.Factory(NetworkOptions)
     disk: DiskOptions = attrs.Factory(DiskOptions)
     workload: WorkloadOptions = attrs.Factory(WorkloadOptions)
@@ -188,6 +190,7 @@ def _draw_options(draws: Draws, nodes: int, duration_ns: int) -> Options:
         compact_entries=draws.choice((1, 5), "compact entries") if compact else 512,
         session_idle_ns=draws.choice((1, 4), "session idle") * NS if short_sessions else 3600 * NS,
         sessions_max=draws.choice((nodes, 100), "sessions") if short_sessions else 4096,
+        chunk_ns=draws.choice((50, 500), "chunk") * MS if on("slow transfers") else network.delay_ns,
         network=network,
         disk=disk,
         workload=workload,

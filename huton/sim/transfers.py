@@ -40,7 +40,7 @@ class Transfer:
         self._later(self._begin, "begin")
 
     def _later(self, action: Callable[[], None], *what: str | int) -> None:
-        delay = self._world.draws.between(100_000, self._world.options.network.delay_ns, "transfer", *self._key, *what)
+        delay = self._world.draws.between(100_000, self._world.options.chunk_ns, "transfer", *self._key, *what)
         self._world.after(delay, action)
 
     def _begin(self) -> None:

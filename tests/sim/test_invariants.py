@@ -297,6 +297,17 @@ def test_an_acknowledgement_is_of_the_leaders_entries(world: World) -> None:
     check(world, member, Send(to, reply))
 
 
+def test_a_leader_counts_what_is_on_the_disks_of_its_followers(world: World) -> None:
+    """matchIndex: index of highest log entry known to be replicated on server. (Figure 2)"""
+    leader = leader_of(world)
+    peer, progress = next(iter(core(leader).progress.items()))
+    progress.match_index = Index(core(leader).log.last_index + 1)
+    with fires("match-durable", f"as held by {world.names[peer]}"):
+        check(world, leader)
+    on_disk(world.members[world.names[peer]], HardState(higher(leader), None))
+    check(world, leader)
+
+
 def test_a_round_is_echoed_in_its_own_term(world: World) -> None:
     """An answer confirms the leader of its term, so it must not carry the count of another. (thesis §6.4)"""
     leader, member = leader_of(world), follower_of(world)

@@ -67,6 +67,16 @@ EXAMS = {
     "M35b-round-of-a-former-term": Exam(3, ("round-echo",)),
     "R3-acknowledge-before-durable": Exam(2, ("ack-durable",)),
     "R12-acknowledges-beyond-the-match": Exam(12, ("ack-matches",)),
+    "R8-snapshot-acknowledged-before-durable": Exam(11, ("ack-durable",)),
+    "R8b-broken-transfer-counts-as-taken": Exam(119, ("match-durable",)),
+    "R11-compacted-beyond-the-checkpoint": Exam(1, ("core-assertion",)),
+    "R11b-base-of-the-current-term": Exam(17, ("unhandled-error", "log-matching")),
+    "S4-applied-index-ahead-of-the-state": Exam(139, ("state-machine-safety", "equal-states")),
+    "S7-overlay-kept-over-a-snapshot": Exam(11, ("state-machine-safety", "equal-states", "snapshot-equals-replay")),
+    "S8-checkpoint-says-more-than-it-holds": Exam(3, ("unhandled-error", "state-machine-safety")),
+    "S10-overlay-dropped-too-early": Exam(3, ("state-machine-safety", "witness")),
+    "S11-checkpoint-forgets-deletions": Exam(3, ("state-machine-safety", "snapshot-equals-replay", "witness")),
+    "S12-replay-skips-an-entry": Exam(13, ("state-machine-safety", "snapshot-equals-replay", "equal-states")),
 }
 
 
