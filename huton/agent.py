@@ -6,11 +6,11 @@ leaving: the node stays a member, and goes on where it was when it is started ag
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import signal
-from collections.abc import Mapping
+import ssl
+from functools import partial
 from typing import Final
 
 import attrs
@@ -33,10 +33,38 @@ REMIND_SECONDS: Final = 10.0
 
 @attrs.frozen
 class Doors:
-    """Where an agent serves clients; None for a door that stays shut."""
+    """Where an agent serves clients; None for a door that stays shut.
+
+    Attributes:
+        tls: what clients are spoken to through, if anything.
+        password: what redis clients have to give with AUTH, if anything.
+        token: what HTTP clients have to show, if anything.
+        insecure: open the doors where other machines reach them, without that.
+
+    Raises:
+        ConfigError: other machines could reach a door that is not locked.
+    """
 
     resp: Address | None
     http: Address | None
+    tls: ssl.SSLContext | None = None
+    password: str | None = None
+    token: str | None = None
+    insecure: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.insecure:
+            return
+        locks = (("resp", self.resp, "password", self.password), ("http", self.http, "token", self.token))
+        for option, address, secret, given in locks:
+            if address is None or address.is_loopback:
+                continue
+            missing = " and ".join(name for name, has in (("tls", self.tls), (f"a {secret}", given)) if has is None)
+            if missing:
+                raise ConfigError(
+                    f"{option}: {address} can be reached from other machines, and whoever reaches it could read and "
+                    f"change everything: give {missing}, or say insecure if everybody there is trusted"
+                )
 
 
 def run_agent(config: Config, doors: Doors) -> None:
@@ -98,35 +126,20 @@ async def _serve(config: Config, doors: Doors) -> None:
     env = real_env(config)
     async with open_node(config, env=env) as node, trio.open_nursery() as nursery:
         log.info("%s is at %s for its peers and keeps its data in %s", node.name, node.address, config.data_dir)
-        for option, serve, address in (("resp", serve_resp, doors.resp), ("http", serve_http, doors.http)):
+        for option, serve, address in (
+            ("resp", partial(serve_resp, tls=doors.tls, password=doors.password), doors.resp),
+            ("http", partial(serve_http, tls=doors.tls, token=doors.token), doors.http),
+        ):
             if address is not None:
                 try:
                     bound = await nursery.start(serve, node, env, address)
                 except OSError as error:
                     raise ConfigError(f"{option}: can't listen on {address}: {error}") from error
                 log.info("%s clients are served at %s", option.upper(), bound)
-        _warn_of_exposure({"bind": config.bind, "resp": doors.resp, "http": doors.http})
+        if config.insecure:
+            log.warning("insecure: whoever reaches this node's ports may be able to read and change everything")
         await _report_ready(node)
         await trio.sleep_forever()
-
-
-def _warn_of_exposure(addresses: Mapping[str, Address | None]) -> None:
-    for option, address in addresses.items():
-        if address is not None and not _is_loopback(address.host):
-            log.warning(
-                "%s %s can be reached from other machines, and there is no authentication yet: "
-                "whoever reaches it can read, change and delete everything",
-                option,
-                address,
-            )
-
-
-def _is_loopback(host: str) -> bool:
-    """Tell whether *host* surely means this machine alone; a name other than localhost doesn't."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def _report_ready(node: Node) -> None:

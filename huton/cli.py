@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from huton.client import Client
-from huton.config import Address, Config, parse_address
+from huton.config import Address, Config, load_client_tls, load_server_tls, load_tls, parse_address
 from huton.errors import ConfigError, HutonError, InvalidRequest, OutcomeUnknown, RemoteError, StorageError
 
 __all__ = ["main"]
@@ -135,8 +135,11 @@ goes on where it was when it is started again. A second signal ends it at once;
 neither that nor a crash loses a write that was acknowledged.
 
 \b
-There is no authentication and no encryption yet: keep every address on
-loopback, or in a network where everybody is trusted.""",
+Where other machines reach a port, it has to be locked:
+  huton agent --name a --bind 10.0.0.1:7420 --resp 10.0.0.1:7421 ... \\
+      --tls-cert a.crt --tls-key a.key --tls-ca ca.crt \\
+      --password-file password --token-file token
+or the network is one where everybody is trusted, and you say --insecure.""",
 )
 @click.option(
     "--name", envvar="HUTON_NAME", show_envvar=True, required=True, help="This node's name, unique in its cluster."
@@ -218,6 +221,48 @@ loopback, or in a network where everybody is trusted.""",
     help="Where to serve HTTP, which the other commands use, or 'off'.",
 )
 @click.option(
+    "--tls-cert",
+    envvar="HUTON_TLS_CERT",
+    show_envvar=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="This node's certificate (PEM), which bears its name as a DNS name. For TLS on all ports.",
+)
+@click.option(
+    "--tls-key",
+    envvar="HUTON_TLS_KEY",
+    show_envvar=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The key of --tls-cert.",
+)
+@click.option(
+    "--tls-ca",
+    envvar="HUTON_TLS_CA",
+    show_envvar=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Whose certificates the other nodes have to show.",
+)
+@click.option(
+    "--password-file",
+    envvar="HUTON_PASSWORD_FILE",
+    show_envvar=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Holds the password that redis clients have to give.",
+)
+@click.option(
+    "--token-file",
+    envvar="HUTON_TOKEN_FILE",
+    show_envvar=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Holds the token that HTTP clients have to show.",
+)
+@click.option(
+    "--insecure",
+    envvar="HUTON_INSECURE",
+    show_envvar=True,
+    is_flag=True,
+    help="Listen where other machines reach this node, even without TLS, password and token.",
+)
+@click.option(
     "--log-level",
     envvar="HUTON_LOG_LEVEL",
     show_envvar=True,
@@ -238,6 +283,12 @@ def agent(
     quota_mib: int,
     resp: Address | None,
     http: Address | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
+    password_file: Path | None,
+    token_file: Path | None,
+    insecure: bool,
     log_level: str,
 ) -> None:
     """Run a node, and serve redis and HTTP clients with it."""
@@ -247,6 +298,11 @@ def agent(
     from huton.agent import Doors, run_agent  # trio, lmdb and the whole node: not for the other commands
 
     try:
+        if len({tls_cert is None, tls_key is None, tls_ca is None}) > 1:
+            raise ConfigError("--tls-cert, --tls-key and --tls-ca belong together")
+        tls = client_tls = None
+        if tls_cert is not None and tls_key is not None and tls_ca is not None:
+            tls, client_tls = load_tls(tls_cert, tls_key, tls_ca), load_server_tls(tls_cert, tls_key)
         config = Config(
             name=name,
             data_dir=data_dir,
@@ -255,8 +311,18 @@ def agent(
             peers=peers,
             expect=1 if bootstrap else expect,
             map_size_bytes=quota_mib << 20,
+            tls=tls,
+            insecure=insecure,
         )
-        run_agent(config, Doors(resp=resp, http=http))
+        doors = Doors(
+            resp=resp,
+            http=http,
+            tls=client_tls,
+            password=read_secret("--password-file", password_file),
+            token=read_secret("--token-file", token_file),
+            insecure=insecure,
+        )
+        run_agent(config, doors)
     except ConfigError as error:
         stop(USAGE, str(error))
     except (StorageError, RemoteError) as error:
@@ -277,10 +343,27 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
         show_default=True,
         help="Where an agent serves HTTP; any node of the cluster will do.",
     )
+    @click.option(
+        "--tls-ca",
+        envvar="HUTON_TLS_CA",
+        show_envvar=True,
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Whose certificate the agent has to show; without it there is no TLS.",
+    )
+    @click.option(
+        "--token-file",
+        envvar="HUTON_TOKEN_FILE",
+        show_envvar=True,
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Holds the token that the agent wants to see.",
+    )
     @functools.wraps(command)
-    def with_client(address: Address, **rest: Any) -> None:
+    def with_client(address: Address, tls_ca: Path | None, token_file: Path | None, **rest: Any) -> None:
         try:
-            command(Client(address), **rest)
+            tls = None if tls_ca is None else load_client_tls(tls_ca)
+            command(Client(address, tls, read_secret("--token-file", token_file)), **rest)
+        except ConfigError as error:
+            stop(USAGE, str(error))
         except InvalidRequest as error:
             stop(USAGE, str(error))
         except OutcomeUnknown as error:
@@ -289,6 +372,23 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
             stop(UNSERVED, f"{error}")
 
     return with_client
+
+
+def read_secret(option: str, path: Path | None) -> str | None:
+    """Return the first line of the file *path*, if there is one.
+
+    Raises:
+        ConfigError: it can't be read, or is empty; the message names *option*.
+    """
+    if path is None:
+        return None
+    try:
+        secret = path.read_text().partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{option}: {path} can't be read: {error}") from error
+    if not secret:
+        raise ConfigError(f"{option}: {path} is empty")
+    return secret
 
 
 bucket_option: Final = click.option(

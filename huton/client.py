@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -62,11 +63,15 @@ class Client:
 
     Attributes:
         address: where the agent serves HTTP.
+        tls: what the agent is spoken to through, if anything; its certificate has to bear the address's host.
+        token: what the agent wants to see, if anything.
         timeout: seconds to wait for an answer; longer than the agent's own limit, so that it is the
             agent that says what became of a request.
     """
 
     address: Address
+    tls: ssl.SSLContext | None = None
+    token: str | None = None
     timeout: float = 15.0
 
     def status(self) -> dict[str, Any]:
@@ -115,14 +120,15 @@ class Client:
 
     def _ask(self, method: str, target: str, body: bytes | None = None) -> _Answer:
         """Send one request; return its answer, which says 'done' or 'no such key'."""
-        connection = http.client.HTTPConnection(self.address.host, self.address.port, timeout=self.timeout)
+        connection = self._connection()
+        headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         try:
             try:
                 connection.connect()
             except OSError as error:
                 raise Unreachable(f"nobody answers at {self.address}: {error.strerror or error}") from error
             try:
-                connection.request(method, target, body)
+                connection.request(method, target, body, headers)
                 response = connection.getresponse()
                 answer = _Answer(response.status, response.headers, response.read())
             except (OSError, http.client.HTTPException) as error:
@@ -131,6 +137,12 @@ class Client:
         finally:
             connection.close()
         return _check(self.address, answer)
+
+    def _connection(self) -> http.client.HTTPConnection:
+        host, port = self.address.host, self.address.port
+        if self.tls is None:
+            return http.client.HTTPConnection(host, port, timeout=self.timeout)
+        return http.client.HTTPSConnection(host, port, timeout=self.timeout, context=self.tls)
 
 
 def _check(address: Address, answer: _Answer) -> _Answer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import ssl
 from math import isfinite
 from pathlib import Path
 from typing import Final
@@ -11,7 +13,16 @@ import attrs
 
 from huton.errors import ConfigError
 
-__all__ = ["MAP_SIZE_BYTES_MIN", "Address", "Config", "parse_address"]
+__all__ = [
+    "MAP_SIZE_BYTES_MIN",
+    "Address",
+    "Config",
+    "Tls",
+    "load_client_tls",
+    "load_server_tls",
+    "load_tls",
+    "parse_address",
+]
 
 MAP_SIZE_BYTES_MIN: Final = 1 << 20
 """The smallest map in which a data directory can be made."""
@@ -29,6 +40,14 @@ class Address:
     host: str
     port: int
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it surely means this machine alone; a name other than localhost doesn't."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -43,6 +62,96 @@ def parse_address(text: str, *, setting: str = "address") -> Address:
     if match is None or int(match[3]) > 65_535:
         raise ConfigError(f"{setting}: {text!r} is not host:port (an IPv6 address goes in brackets)")
     return Address(match[1] or match[2], int(match[3]))
+
+
+@attrs.frozen
+class Tls:
+    """Mutual TLS between members. Each proves its name by a certificate that bears it as a DNS name.
+
+    Attributes:
+        accept: for connections that other members make.
+        dial: for connections to them.
+
+    Raises:
+        ConfigError: one of them would take a peer without a certificate.
+    """
+
+    accept: ssl.SSLContext
+    dial: ssl.SSLContext
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("accept", "dial"):
+            if getattr(self, name).verify_mode is not ssl.CERT_REQUIRED:
+                raise ConfigError(f"tls: the context {name!r} must require a certificate (verify_mode=CERT_REQUIRED)")
+
+
+def load_tls(cert: Path, key: Path, ca: Path) -> Tls:
+    """Return mutual TLS, version 1.3, from files in PEM.
+
+    Args:
+        cert: this member's certificate, and what leads from it to *ca*, if anything.
+        key: its private key, without a password.
+        ca: whose certificates are trusted.
+
+    Raises:
+        ConfigError: one of them can't be used; the message names it.
+    """
+    contexts = []
+    for purpose in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
+        context = ssl.SSLContext(purpose)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        # Members are known by their names, which are checked against certificates, and not by where they are.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_REQUIRED
+        _load_cert(context, cert, key)
+        _load_ca(context, ca)
+        contexts.append(context)
+    return Tls(*contexts)
+
+
+def load_server_tls(cert: Path, key: Path) -> ssl.SSLContext:
+    """Return TLS, version 1.2 or later, for clients, who need no certificate; see ``load_tls``."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load_cert(context, cert, key)
+    return context
+
+
+def load_client_tls(ca: Path) -> ssl.SSLContext:
+    """Return TLS for a client of a server whose certificate *ca* has signed.
+
+    Raises:
+        ConfigError: *ca* can't be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load_ca(context, ca)
+    return context
+
+
+def _load_ca(context: ssl.SSLContext, ca: Path) -> None:
+    try:
+        context.load_verify_locations(ca)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"tls_ca: {ca}: {_reason(error)}") from error
+
+
+def _load_cert(context: ssl.SSLContext, cert: Path, key: Path) -> None:
+    for setting, path in (("tls_cert", cert), ("tls_key", key)):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise ConfigError(f"{setting}: {path}: {_reason(error)}") from error
+    try:
+        context.load_cert_chain(cert, key, password=lambda: "")  # No prompt on a terminal.
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"tls_cert, tls_key: {cert} and {key} are no certificate and its key: {_reason(error)}"
+        ) from error
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def _address(value: str | Address) -> Address:
@@ -71,6 +180,8 @@ class Config:
         peers: seeds: where other members may be found; may contain this node itself.
         expect: how many members the cluster is born with. None: belong to one already, or fail
             with a clear error. A data directory that belongs to a cluster ignores it.
+        tls: how members prove who they are, and keep what they say to themselves.
+        insecure: listen for peers where other machines reach this one, without TLS.
         election_timeout: seconds, the shortest; the longest is twice as long.
         heartbeat_interval: seconds between an idle leader's messages.
         request_timeout: seconds after which a write or a linearizable read is answered with an error.
@@ -89,6 +200,8 @@ class Config:
     advertise: Address | None = attrs.field(default=None, converter=_optional_address)
     peers: tuple[Address, ...] = attrs.field(default=(), converter=_addresses)
     expect: int | None = None
+    tls: Tls | None = None
+    insecure: bool = False
     election_timeout: float = 1.0
     heartbeat_interval: float = 0.1
     request_timeout: float = 5.0
@@ -102,6 +215,11 @@ class Config:
     def __attrs_post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", self.name):
             raise ConfigError(f"name: {self.name!r} is not 1 to 64 letters, digits, '-', '_' or '.'")
+        if self.tls is None and not self.insecure and not self.bind.is_loopback:
+            raise ConfigError(
+                f"bind: {self.bind} can be reached from other machines, and whoever reaches it could read and change "
+                "everything: give tls, or say insecure if everybody there is trusted"
+            )
         if self.expect is not None and self.expect < 1:
             raise ConfigError(f"expect: {self.expect} members make no cluster; at least 1")
         if self.expect is not None and self.expect > 1 and not self.peers:

@@ -16,6 +16,7 @@ HutonError
         FrameError          bytes that are no frame of ours, or one over its bound
         WrongCluster        the peer belongs to another cluster
         NameTaken           another process already uses this node's name
+        NotCertified        the peer's certificate does not bear the name that it gives
     StorageError            the data directory
         CorruptRecord       a record fails its checksum: stop serving, repair from peers
         DirectoryLocked     another process has this data directory open
@@ -41,6 +42,7 @@ __all__ = [
     "NoLeader",
     "NoRoom",
     "NotAnInteger",
+    "NotCertified",
     "OutcomeUnknown",
     "Overloaded",
     "RemoteError",
@@ -144,6 +146,10 @@ class WrongCluster(RemoteError):
 
 class NameTaken(RemoteError):
     """Another process already uses this node's name."""
+
+
+class NotCertified(RemoteError):
+    """A certificate does not bear the name of the member that shows it."""
 
 
 class StorageError(HutonError):

@@ -73,7 +73,7 @@ def test_every_option_of_the_agent_is_also_a_variable() -> None:
 
     assert {option.name for option in options} == {
         "name", "bind", "advertise", "peers", "expect", "bootstrap", "data_dir", "quota_mib", "resp", "http",
-        "log_level",
+        "tls_cert", "tls_key", "tls_ca", "password_file", "token_file", "insecure", "log_level",
     }  # fmt: skip
     assert all(option.envvar == f"HUTON_{option.name.upper()}" for option in options if option.name)
 
@@ -213,17 +213,55 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(tmp_path: Path) -> No
         assert child.client.get("0", b"k") == b"v"
 
 
-def test_an_address_beyond_loopback_is_warned_of(tmp_path: Path) -> None:
-    """There is no authentication yet; whoever opens a door to the network is told so."""
-    (child,) = make_children(["open"], tmp_path)
-    child.http = type(child.http)("0.0.0.0", child.http.port)
-    with no_child_left([child]):
-        child.start()
-        assert wait_for(lambda: "WARNING" in child.log_tail(), PATIENCE), child.log_tail()
+@pytest.mark.parametrize(
+    ("option", "missing"),
+    [
+        ("--bind", "bind: 0.0.0.0:0 can be reached from other machines"),
+        ("--resp", "give tls and a password"),
+        ("--http", "give tls and a token"),
+    ],
+)
+def test_an_address_beyond_loopback_has_to_be_locked(option: str, missing: str, tmp_path: Path) -> None:
+    """Safe by default: whoever opens a door to the network says who may come in, or that everybody may."""
+    arguments = ["agent", "--name", "a", "--data-dir", str(tmp_path / "data"), "--bootstrap", option, "0.0.0.0:0"]
 
-    (warning,) = [line for line in child.log.read_text().splitlines() if "WARNING" in line]
-    assert f"http 0.0.0.0:{child.http.port}" in warning
-    assert "no authentication" in warning
+    result = huton(*arguments)
+
+    assert result.returncode == 2
+    assert missing in result.stderr.decode().splitlines()[-1]
+    assert not (tmp_path / "data").exists()
+
+
+def test_insecure_is_possible_and_warned_of(tmp_path: Path) -> None:
+    """In a network where everybody is trusted."""
+    options = ["--data-dir", str(tmp_path / "data"), "--bind", "127.0.0.1:0", "--resp", "off", "--http", "0.0.0.0:0"]
+    command = [sys.executable, "-m", "huton", "agent", "--name", "open", "--bootstrap", "--insecure", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as agent:
+        assert agent.stderr is not None
+        try:
+            warning = next(line for line in agent.stderr if "WARNING" in line)
+        finally:
+            agent.terminate()
+            agent.communicate(timeout=PATIENCE)
+
+    assert "insecure" in warning
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--tls-cert", "a.crt"], "--tls-cert, --tls-key and --tls-ca belong together"),
+        (["--tls-cert", "a.crt", "--tls-key", "a.key", "--tls-ca", "ca.crt"], "tls_cert: a.crt: No such file"),
+        (["--password-file", "missing"], "--password-file: missing can't be read"),
+        (["--token-file", "/dev/null"], "--token-file: /dev/null is empty"),
+    ],
+)
+def test_a_lock_that_is_broken_is_one_clear_line(arguments: list[str], complaint: str, tmp_path: Path) -> None:
+    """An agent must not run without the lock that it was told of."""
+    result = huton("agent", "--name", "a", "--data-dir", str(tmp_path / "data"), "--bootstrap", *arguments)
+
+    assert result.returncode == 2
+    assert complaint in result.stderr.decode().splitlines()[-1]
 
 
 def ask(agent: Child, *arguments: str | bytes, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:

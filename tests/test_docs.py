@@ -32,7 +32,7 @@ import attrs
 import pytest
 
 from huton.client import Client, Unreachable
-from huton.config import parse_address
+from huton.config import load_client_tls, parse_address
 from huton.demo.children import free_addresses, wait_for
 from huton.errors import HutonError
 from huton.raft.core import HANDLERS
@@ -229,7 +229,11 @@ def wait_for_agents(shell: Shell, commands: str) -> None:
         if not re.match(r"\s*huton agent .*&\s*$", command):
             continue
         option = re.search(r"--http[ =](\S+)", command)
-        client = Client(parse_address(option[1] if option else shell.environment["HUTON_HTTP"]))
+        address = parse_address(option[1] if option else shell.environment["HUTON_HTTP"])
+        client = Client(address)
+        if "--tls-ca" in command:
+            token = (shell.home / "token").read_text().strip()
+            client = Client(address, load_client_tls(shell.home / "ca.crt"), token)
 
         def serves(client: Client = client) -> bool:
             try:

@@ -6,6 +6,8 @@ before it has its answers.
 
 from __future__ import annotations
 
+import hmac
+import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -43,11 +45,19 @@ REQUEST_SECONDS: Final = 30.0
 
 
 async def serve_http(
-    node: Node, env: Env, address: Address, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED
+    node: Node,
+    env: Env,
+    address: Address,
+    *,
+    tls: ssl.SSLContext | None = None,
+    token: str | None = None,
+    task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve HTTP clients of *node* at *address*, until cancelled.
 
     Args:
+        tls: what clients are spoken to through, if anything.
+        token: what a client has to show as ``Authorization: Bearer``, if anything.
         task_status: is told the address with the port it really got.
 
     Raises:
@@ -55,12 +65,13 @@ async def serve_http(
     """
 
     async def handle(stream: trio.abc.Stream) -> None:
-        await _Connection(node, stream).run()
+        await _Connection(node, stream, token).run()
 
     await listen(
         env,
         address,
         handle,
+        tls=tls,
         tally=Tally(),
         connections_max=CONNECTIONS_MAX,
         refusal=_refusal(),
@@ -77,8 +88,9 @@ def _refusal() -> bytes:
 
 
 class _Connection:
-    def __init__(self, node: Node, stream: trio.abc.Stream) -> None:
+    def __init__(self, node: Node, stream: trio.abc.Stream, token: str | None) -> None:
         self._node = node
+        self._token = token
         self._stream = stream
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES_MAX)
         # Whether the response's body is left out: that of a request with the method HEAD.
@@ -129,6 +141,8 @@ class _Connection:
         self._head_only = head.method == b"HEAD"
         if len(head.target) > TARGET_BYTES_MAX:
             raise Problem(414, "target-too-long", f"the request target is longer than {TARGET_BYTES_MAX} bytes")
+        # Whoever has no token sends no body that anybody reads.
+        self._check_token(head)
         try:
             method, names, query = find_route(head.method, head.target)
         except Problem:
@@ -139,6 +153,22 @@ class _Connection:
             raise
         body = await self._body(head)
         return await perform(self._node, method, Request(names, query, list(head.headers), body))
+
+    def _check_token(self, head: h11.Request) -> None:
+        """Check that the client may ask at all (RFC 6750).
+
+        Raises:
+            Problem: it shows no token, or another one.
+        """
+        if self._token is None:
+            return
+        shown = next((value for name, value in head.headers if name == b"authorization"), b"")
+        scheme, _, token = shown.partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token.encode()):
+            challenge = (b"WWW-Authenticate", b'Bearer realm="huton"')
+            raise Problem(
+                401, "unauthorized", "this needs the header Authorization: Bearer TOKEN", headers=(challenge,)
+            )
 
     async def _body(self, head: h11.Request) -> bytes:
         for name, text in head.headers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -24,6 +25,9 @@ SEND_SECONDS: Final = 60.0
 
 SEND_PIECE_BYTES: Final = 131_072
 
+HANDSHAKE_SECONDS: Final = 10.0
+"""A client that has not come through TLS by then is cut off."""
+
 GOODBYE_SECONDS: Final = 2.0
 GOODBYE_BYTES: Final = 1 << 20
 """How long, and how much of what a client still sends, is waited out before its connection is closed."""
@@ -42,6 +46,7 @@ async def listen(
     address: Address,
     handle: Callable[[trio.abc.Stream], Awaitable[None]],
     *,
+    tls: ssl.SSLContext | None,
     tally: Tally,
     connections_max: int,
     refusal: bytes,
@@ -52,6 +57,7 @@ async def listen(
     An error of *handle* ends its connection, and is logged if it isn't the network's.
 
     Args:
+        tls: what clients are spoken to through, if anything.
         tally: is kept up to date.
         connections_max: with so many open, one more gets *refusal* and is closed.
         task_status: is told the address with the port it really got.
@@ -68,6 +74,7 @@ async def listen(
                 if tally.open > connections_max:
                     await send(stream, refusal)
                 else:
+                    await _shake_hands(stream)
                     await handle(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # The client went away, or was cut off; its requests end as they end.
@@ -77,9 +84,25 @@ async def listen(
             tally.open -= 1
 
     listeners = await env.network.listen(address.host, address.port)
+    port = env.network.bound_port(listeners[0])
+    if tls is not None:
+        listeners = [trio.SSLListener(listener, tls, https_compatible=True) for listener in listeners]
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, keep, listeners)
-        task_status.started(Address(address.host, env.network.bound_port(listeners[0])))
+        task_status.started(Address(address.host, port))
+
+
+async def _shake_hands(stream: trio.abc.Stream) -> None:
+    """Let TLS begin, if it is to.
+
+    Raises:
+        BrokenResourceError: it did not, or not in time.
+    """
+    if isinstance(stream, trio.SSLStream):
+        with trio.move_on_after(HANDSHAKE_SECONDS) as patience:
+            await stream.do_handshake()
+        if patience.cancelled_caught:
+            raise trio.BrokenResourceError(f"no TLS handshake in {HANDSHAKE_SECONDS:g} seconds")
 
 
 async def send(stream: trio.abc.Stream, data: bytes | bytearray) -> None:
@@ -105,11 +128,12 @@ async def say_goodbye(stream: trio.abc.Stream) -> None:
     """End a connection on which the client may be sending still.
 
     Closing at once would make the kernel throw away an answer that is under way (RFC 9112 §9.6): say
-    that nothing more will come, and read until the client has understood.
+    that nothing more will come, and read until the client has understood. TLS says it when it is closed.
     """
+    if not isinstance(stream, trio.abc.HalfCloseableStream):
+        return
     with trio.move_on_after(GOODBYE_SECONDS):
-        if isinstance(stream, trio.abc.HalfCloseableStream):
-            await stream.send_eof()
+        await stream.send_eof()
         unread = GOODBYE_BYTES
         while unread > 0:
             data = await stream.receive_some(RECEIVE_BYTES)

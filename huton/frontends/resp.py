@@ -7,6 +7,7 @@ its replies.
 
 from __future__ import annotations
 
+import ssl
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
@@ -34,18 +35,26 @@ Between commands a connection may be idle for ever, as those of a client's pool 
 
 
 async def serve_resp(
-    node: Node, env: Env, address: Address, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED
+    node: Node,
+    env: Env,
+    address: Address,
+    *,
+    tls: ssl.SSLContext | None = None,
+    password: str | None = None,
+    task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve redis clients of *node* at *address*, until cancelled.
 
     Args:
+        tls: what clients are spoken to through, if anything.
+        password: what a client has to give with AUTH before anything else, if anything.
         task_status: is told the address with the port it really got.
 
     Raises:
         OSError: the address can't be bound.
     """
     tally = Tally()
-    door = Door(node, env, tally, version=_version())
+    door = Door(node, env, tally, version=_version(), password=password)
 
     async def handle(stream: trio.abc.Stream) -> None:
         await _converse(Session(door, tally.accepted), stream)
@@ -54,6 +63,7 @@ async def serve_resp(
         env,
         address,
         handle,
+        tls=tls,
         tally=tally,
         connections_max=CONNECTIONS_MAX,
         refusal=b"-ERR max number of clients reached\r\n",
@@ -70,13 +80,15 @@ def _version() -> str:
 
 async def _converse(session: Session, stream: trio.abc.Stream) -> None:
     """Answer commands until the client, or what it sends, ends it."""
-    parser = CommandParser()
+    parser = CommandParser(stranger=not session.known)
     pipeline = Pipeline(session, partial(send, stream))
     while not session.closing:
         data = await _receive(stream, midway=parser.partial)
         if not data:
             return
         await pipeline.carry_out(parser.feed(data))
+        if session.known:
+            parser.trust()
         if parser.failure is not None and not session.closing:
             pipeline.reply(Failure(f"ERR Protocol error: {parser.failure}"))
             session.closing = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -13,6 +14,7 @@ from huton.frontends.resp_session import Door, Session
 
 __all__ = [
     "CONNECTIONS_MAX",
+    "auth",
     "client",
     "config",
     "echo",
@@ -25,6 +27,9 @@ __all__ = [
     "select",
     "unknown_subcommand",
 ]
+
+USER: Final = b"default"
+"""The only user there is, as in a redis without access lists."""
 
 NAME_BYTES_MAX: Final = 256
 """Bytes of a connection's name, and of its library's name and version."""
@@ -74,6 +79,29 @@ async def other_protocol(session: Session, command: Command) -> Reply:
     return Failure("ERR this port speaks the redis protocol, not HTTP")
 
 
+async def auth(session: Session, command: Command) -> Reply:
+    """AUTH [user] password"""
+    if len(command) > 3:
+        raise InvalidRequest("syntax error")
+    user = command[1] if len(command) == 3 else USER
+    return _authenticate(session, user, command[-1]) or OK
+
+
+def _authenticate(session: Session, user: bytes, password: bytes) -> Failure | None:
+    """Let the client in, or return why not, in redis' words."""
+    if session.door.password is None:
+        return Failure(
+            "ERR AUTH <password> called without any password configured for the default user. Are you sure your "
+            "configuration is correct?"
+        )
+    # Both are always compared, so that time tells nothing about either.
+    right = hmac.compare_digest(password, session.door.password)
+    if user != USER or not right:
+        return Failure("WRONGPASS invalid username-password pair or user is disabled.")
+    session.known = True
+    return None
+
+
 async def hello(session: Session, command: Command) -> Reply:
     """HELLO [2 | 3 [AUTH user password] [SETNAME name]]"""
     protocol, name = session.protocol, session.name
@@ -87,9 +115,17 @@ async def hello(session: Session, command: Command) -> Reply:
         if word == b"SETNAME" and options:
             name = _checked_name(options.pop(0))
         elif word == b"AUTH" and len(options) >= 2:
-            raise InvalidRequest("AUTH: this server has no passwords; connect without one")
+            refused = _authenticate(session, options.pop(0), options.pop(0))
+            if refused is not None:
+                return refused
         else:
             raise InvalidRequest(f"syntax error in HELLO option '{word.decode('ascii', 'replace')}'")
+    if not session.known:
+        return Failure(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH "
+            "<user> <pass> option can be used to authenticate the client and select the RESP protocol version at the "
+            "same time"
+        )
     session.protocol, session.name = protocol, name
     return {
         b"server": b"huton",

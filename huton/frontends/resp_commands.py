@@ -59,6 +59,7 @@ _ALL = (1, -1, 1)
 _CONNECTION_COMMANDS: Final[Mapping[bytes, Spec]] = {
     b"CLIENT": Spec(admin.client,                           -2, "Name this connection, or tell about it", _ADMIN),
     b"ECHO":   Spec(admin.echo,                              2, "Return the message", _CONNECTION),
+    b"AUTH":   Spec(admin.auth,                             -2, "Give the password", _CONNECTION),
     b"HELLO":  Spec(admin.hello,                            -1, "Choose RESP2 or RESP3", _CONNECTION),
     b"PING":   Spec(admin.ping,                             -1, "Return PONG, or the message", _CONNECTION),
     b"QUIT":   Spec(admin.quit_,                            -1, "Close this connection", _CONNECTION),

@@ -16,7 +16,7 @@ import trio
 
 from huton.errors import InvalidRequest, RequestError
 from huton.frontends.resp_commands import find
-from huton.frontends.resp_protocol import OK, Command, Reply, encode
+from huton.frontends.resp_protocol import OK, Command, Failure, Reply, encode
 from huton.frontends.resp_session import Act, Lookup, Session, Store, Write, failure_of
 
 __all__ = ["Pipeline"]
@@ -29,6 +29,9 @@ SHARED_KEYS_MAX: Final = 256
 
 SHARED_BYTES_MAX: Final = 262_144
 """Bytes of neighbouring commands that share one write; a longer command goes alone."""
+
+OPEN_TO_ALL: Final = (b"AUTH", b"HELLO", b"QUIT", b"RESET", b"POST", b"HOST:")
+"""What a client may ask before it has given the password; the last two close its connection."""
 
 REPLY_BYTES: Final = 65_536
 """Replies are sent when they amount to this, or when there is nothing left to do."""
@@ -62,10 +65,21 @@ class Pipeline:
         self._session.door.commands += len(commands)
         done = 0
         while done < len(commands) and not self._session.closing:
+            if not self._session.known:
+                await self._let_in(commands[done])
+                done += 1
+                continue
             run = _run_of(commands[done : done + RUN_COMMANDS_MAX])
             done += await self._carry_out_run(run)
             if len(self._out) >= REPLY_BYTES:
                 await self.flush()
+
+    async def _let_in(self, command: Command) -> None:
+        """Reply to *command*, of a client that has not given the password yet."""
+        if command[0].upper() in OPEN_TO_ALL:
+            await self._carry_out_run(_run_of([command]))
+        else:
+            self.reply(Failure("NOAUTH Authentication required."))
 
     async def _carry_out_run(self, run: Sequence[tuple[Act | InvalidRequest, Command]]) -> int:
         """Reply to the first commands of *run*, at least one; return to how many."""

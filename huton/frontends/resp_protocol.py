@@ -42,6 +42,10 @@ COMMAND_BYTES_MAX: Final = 16 << 20
 INLINE_BYTES_MAX: Final = 16_384
 """Bytes of an inline command's line; more is a protocol failure."""
 
+STRANGER_ARGUMENTS_MAX: Final = 10
+STRANGER_BYTES_MAX: Final = 16_384
+"""Arguments and bytes of a command that comes before the password."""
+
 HEADER_BYTES_MAX: Final = 16
 """Bytes of a ``*3`` or ``$10`` line: its digits are few."""
 
@@ -55,13 +59,18 @@ class CommandParser:
     """Cuts a stream of bytes, however it was chopped up, into commands.
 
     Attributes:
+        arguments_max, bytes_max: of one command; a connection whose client is not known yet gets less.
         failure: what was wrong with the stream, in redis' words; None while it is well-formed.
             After a failure nothing more is parsed: answer it and close the connection.
     """
 
+    arguments_max: int
+    bytes_max: int
     failure: str | None
 
-    def __init__(self) -> None:
+    def __init__(self, *, stranger: bool = False) -> None:
+        self.arguments_max = STRANGER_ARGUMENTS_MAX if stranger else ARGUMENTS_MAX
+        self.bytes_max = STRANGER_BYTES_MAX if stranger else COMMAND_BYTES_MAX
         self.failure = None
         # What was received beyond the last thing understood: in _long, with _long_missing bytes yet to
         # come, if that is a piece of a bulk string; else in _tail, which is short.
@@ -74,6 +83,10 @@ class CommandParser:
         self._bulk: int | None = None
         self._arguments: list[bytes] = []
         self._arguments_bytes = 0
+
+    def trust(self) -> None:
+        """The client is known from now on."""
+        self.arguments_max, self.bytes_max = ARGUMENTS_MAX, COMMAND_BYTES_MAX
 
     @property
     def partial(self) -> bool:
@@ -165,7 +178,7 @@ class CommandParser:
             self._check_unfinished(data, position, b"*")
             return -1
         digits = data[position + 1 : line_end]
-        if not digits.isdigit() or int(digits) > ARGUMENTS_MAX:
+        if not digits.isdigit() or int(digits) > self.arguments_max:
             self.failure = "invalid multibulk length"
             return -1
         self._missing = int(digits)
@@ -180,9 +193,9 @@ class CommandParser:
         else:
             length = int(digits)
             self._arguments_bytes += length
-            if self._arguments_bytes <= COMMAND_BYTES_MAX:
+            if self._arguments_bytes <= self.bytes_max:
                 return length
-            self.failure = f"invalid bulk length: a command holds at most {COMMAND_BYTES_MAX} bytes"
+            self.failure = f"invalid bulk length: a command holds at most {self.bytes_max} bytes"
         return None
 
     def _check_unfinished(self, data: bytes, position: int, first: bytes) -> None:

@@ -124,10 +124,11 @@ class Cursors:
 class Door:
     """What the connections of one door share."""
 
-    def __init__(self, node: Node, env: Env, tally: Tally, *, version: str) -> None:
+    def __init__(self, node: Node, env: Env, tally: Tally, *, version: str, password: str | None = None) -> None:
         self.node = node
         self.clock = env.clock
         self.version = version
+        self.password = None if password is None else password.encode()
         self.cursors = Cursors(env.random.getrandbits)
         self.started_ns = env.clock.now()
         self.tally = tally
@@ -146,6 +147,7 @@ class Session:
 
     Attributes:
         protocol: 2 or 3: how replies are written.
+        known: whether the client has given the password, if there is one.
         closing: whether the connection closes once what was answered so far is sent.
     """
 
@@ -159,6 +161,7 @@ class Session:
     def reset(self) -> None:
         """Be as a connection is when it has just been accepted."""
         self.protocol = 2
+        self.known = self.door.password is None
         self.name = b""
         self.select(FIRST_BUCKET)
 

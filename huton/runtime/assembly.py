@@ -56,7 +56,7 @@ class Assembly:
             pledge=storage.pledge,
             draw_cluster_id=partial(env.random.randbytes, 16),
         )
-        self._links = Links(env, self, config.peers)
+        self._links = Links(env, self, config.peers, config.tls)
         self._founding = Founding(
             env,
             storage,

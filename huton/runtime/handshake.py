@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Final, Protocol
 
 import trio
 
-from huton.errors import FrameError, NameTaken, RemoteError, WrongCluster
+from huton.errors import FrameError, NameTaken, NotCertified, RemoteError, WrongCluster
 from huton.raft.types import NodeId
 from huton.wire import (
     BirthMessage,
@@ -21,9 +22,10 @@ from huton.wire import (
     decode_handshake,
     encode_frame,
     encode_handshake,
+    member_name,
 )
 
-__all__ = ["Host", "decode_hello", "introduce", "next_frame", "payload_of", "welcome"]
+__all__ = ["Host", "decode_hello", "introduce", "next_frame", "payload_of", "tls_failure", "welcome"]
 
 RECEIVE_BYTES: Final = 1 << 18
 """The most that is taken from a connection at a time."""
@@ -104,6 +106,7 @@ async def introduce(host: Host, stream: trio.abc.Stream, expected: NodeId | None
     common_version(answer)
     if expected is not None and answer.node != expected:
         raise RemoteError(f"{answer.node} answers where {expected} was expected")
+    _check_certificate(stream, answer)
     if answer.node != ours.node:
         host.check(answer)
     return answer
@@ -120,22 +123,25 @@ async def welcome(host: Host, stream: trio.abc.Stream, hello: Hello, full: str |
         trio.BrokenResourceError: the connection broke.
     """
     ours = host.hello(None)
-    refusal = _judge(host, ours, hello, full)
+    refusal = _judge(host, stream, ours, hello, full)
     await stream.send_all(encode_frame(FrameKind.HANDSHAKE, encode_handshake(refusal or ours)))
     if refusal is not None:
         raise _error(refusal)
 
 
-def _judge(host: Host, ours: Hello, hello: Hello, full: str | None) -> Refusal | None:
+def _judge(host: Host, stream: trio.abc.Stream, ours: Hello, hello: Hello, full: str | None) -> Refusal | None:
     """Return why we won't talk to whoever says *hello*; None if we will."""
     try:
         common_version(hello)
+        _check_certificate(stream, hello)
         if hello.node != ours.node:
             host.check(hello)
     except WrongCluster as error:
         return Refusal(RefusalReason.WRONG_CLUSTER, str(error))
     except NameTaken as error:
         return Refusal(RefusalReason.NAME_TAKEN, str(error))
+    except NotCertified as error:
+        return Refusal(RefusalReason.NOT_CERTIFIED, str(error))
     except RemoteError as error:
         return Refusal(RefusalReason.VERSION, str(error))
     if hello.expected not in (None, ours.node):
@@ -143,10 +149,36 @@ def _judge(host: Host, ours: Hello, hello: Hello, full: str | None) -> Refusal |
     return None if full is None else Refusal(RefusalReason.OVERLOADED, full)
 
 
+ERRORS: Final = {
+    RefusalReason.WRONG_CLUSTER: WrongCluster,
+    RefusalReason.NAME_TAKEN: NameTaken,
+    RefusalReason.NOT_CERTIFIED: NotCertified,
+}
+
+
 def _error(refusal: Refusal) -> RemoteError:
-    if refusal.reason is RefusalReason.WRONG_CLUSTER:
-        return WrongCluster(refusal.message)
-    return NameTaken(refusal.message) if refusal.reason is RefusalReason.NAME_TAKEN else RemoteError(refusal.message)
+    return ERRORS.get(refusal.reason, RemoteError)(refusal.message)
+
+
+def _check_certificate(stream: trio.abc.Stream, hello: Hello) -> None:
+    """Check that whoever says *hello* may bear that name: with TLS, the certificate says so.
+
+    Raises:
+        NotCertified: it says something else.
+    """
+    if not isinstance(stream, trio.SSLStream):
+        return
+    certificate = stream.getpeercert() or {}
+    names = [name for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS"]
+    if member_name(hello.node) not in names:
+        shown = ", ".join(names) or "nobody"
+        raise NotCertified(f"{hello.node} shows a certificate of {shown}, not of {member_name(hello.node)!r}")
+
+
+def tls_failure(error: trio.BrokenResourceError) -> str | None:
+    """Return what TLS had against the connection, if that is how it broke."""
+    cause = error.__cause__
+    return f"TLS: {cause.reason or cause}" if isinstance(cause, ssl.SSLError) else None
 
 
 async def next_frame(stream: trio.abc.Stream, reader: FrameReader) -> Frame | None:

@@ -17,12 +17,12 @@ from typing import Final, NoReturn
 
 import trio
 
-from huton.config import Address, parse_address
+from huton.config import Address, Tls, parse_address
 from huton.env import Env
 from huton.errors import ConfigError, RemoteError, WrongCluster
 from huton.raft.types import Member, NodeId
 from huton.runtime.bell import Bell
-from huton.runtime.handshake import Host, decode_hello, introduce, next_frame, payload_of, welcome
+from huton.runtime.handshake import Host, decode_hello, introduce, next_frame, payload_of, tls_failure, welcome
 from huton.wire import (
     FRAME_BYTES_MAX,
     BirthMessage,
@@ -115,12 +115,14 @@ class Links:
         env: network and chance.
         host: the node.
         seeds: where other nodes may be found; may contain this one.
+        tls: how the others prove who they are.
     """
 
-    def __init__(self, env: Env, host: Host, seeds: Iterable[Address]) -> None:
+    def __init__(self, env: Env, host: Host, seeds: Iterable[Address], tls: Tls | None = None) -> None:
         self._env = env
         self._host = host
         self._seeds = tuple(dict.fromkeys(seeds))
+        self._tls = tls
         self._me = host.hello(None).node
         self._links: dict[NodeId, _Link] = {}
         # Per peer the one connection that it sends on. Its newest replaces an older one, which a
@@ -269,12 +271,16 @@ class Links:
         try:
             where = parse_address(address)
             stream = await self._env.network.connect(where.host, where.port)
+            if self._tls is not None:
+                stream = trio.SSLStream(stream, self._tls.dial, https_compatible=True)
             with trio.fail_after(HANDSHAKE_S):
                 hello = await introduce(self._host, stream, expected)
             self._complaints.pop(address, None)
             dialled, stream = stream, None
             return dialled, hello
-        except (OSError, ConfigError, trio.BrokenResourceError, trio.TooSlowError) as error:
+        except trio.BrokenResourceError as error:
+            self._note_broken(address, f"can't reach {address}", error)
+        except (OSError, ConfigError, trio.TooSlowError) as error:
             log.debug("can't reach %s: %s", address, error)
         except RemoteError as error:
             self._complain(address, f"{address}: {error}")
@@ -282,6 +288,14 @@ class Links:
             if stream is not None:
                 await trio.aclose_forcefully(stream)
         return None
+
+    def _note_broken(self, who: str, what: str, error: trio.BrokenResourceError) -> None:
+        """A broken connection is nothing special, but one that TLS refuses has to be heard of."""
+        refused = tls_failure(error)
+        if refused is None:
+            log.debug("%s: %s", what, error)
+        else:
+            self._complain(who, f"{what}: {refused}")
 
     # ------------------------------------------------------------------ accepting
 
@@ -306,7 +320,7 @@ class Links:
         except trio.TooSlowError:
             self._complain(who, f"closing the connection from {who}: no handshake in {HANDSHAKE_S:g} s")
         except trio.BrokenResourceError as error:
-            log.debug("the connection from %s broke: %s", who, error)
+            self._note_broken(who, f"the connection from {who} broke", error)
         finally:
             self._inbound_count -= 1
 

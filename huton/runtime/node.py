@@ -162,7 +162,7 @@ async def open_node(config: Config, *, env: Env | None = None) -> AsyncIterator[
         try:
             address = config.advertise or Address(config.bind.host, env.network.bound_port(listeners[0]))
             assembly = Assembly(config, env, storage, address)
-            async with _running(assembly, listeners):
+            async with _running(assembly, _secured(config, listeners)):
                 yield Node(assembly)
         finally:
             for listener in listeners:
@@ -171,6 +171,14 @@ async def open_node(config: Config, *, env: Env | None = None) -> AsyncIterator[
         # All workers have ended, so that nobody uses it any more.
         with trio.CancelScope(shield=True):
             await env.offload.run_sync(storage.close)
+
+
+def _secured(
+    config: Config, listeners: list[trio.abc.Listener[trio.abc.Stream]]
+) -> list[trio.abc.Listener[trio.abc.Stream]]:
+    if config.tls is None:
+        return listeners
+    return [trio.SSLListener(listener, config.tls.accept, https_compatible=True) for listener in listeners]
 
 
 @asynccontextmanager

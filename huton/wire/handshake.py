@@ -75,6 +75,7 @@ class RefusalReason(enum.IntEnum):
     NAME_TAKEN = 3
     NOT_EXPECTED = 4
     OVERLOADED = 5
+    NOT_CERTIFIED = 6
 
 
 @attrs.frozen

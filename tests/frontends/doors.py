@@ -7,8 +7,10 @@ async with open_doors(tmp_path, size=3) as doors:
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,16 +57,27 @@ class Doors:
 
 
 @asynccontextmanager
-async def open_doors(directory: Path, size: int = 1, *, ready: bool = True, **settings: Any) -> AsyncIterator[Doors]:
+async def open_doors(
+    directory: Path,
+    size: int = 1,
+    *,
+    ready: bool = True,
+    password: str | None = None,
+    token: str | None = None,
+    client_tls: ssl.SSLContext | None = None,
+    **settings: Any,
+) -> AsyncIterator[Doors]:
     """Run *size* nodes and their doors during the block; with *ready* false, only the first of them."""
+    resp = partial(serve_resp, password=password, tls=client_tls)
+    http = partial(serve_http, token=token, tls=client_tls)
     async with local_cluster(directory, size, start=False, **settings) as cluster, trio.open_nursery() as nursery:
         names = cluster.names if ready else cluster.names[:1]
         doors = Doors(cluster, {}, {})
         for name in names:
             await cluster.start(name)
             env: Env = real_env(cluster.configs[name])
-            doors.resp[name] = await nursery.start(serve_resp, cluster.node(name), env, Address("127.0.0.1", 0))
-            doors.http[name] = await nursery.start(serve_http, cluster.node(name), env, Address("127.0.0.1", 0))
+            doors.resp[name] = await nursery.start(resp, cluster.node(name), env, Address("127.0.0.1", 0))
+            doors.http[name] = await nursery.start(http, cluster.node(name), env, Address("127.0.0.1", 0))
         if ready:
             await cluster.ready()
         yield doors

@@ -109,7 +109,8 @@ async def test_a_node_that_belongs_to_no_cluster_says_so(tmp_path: Path) -> None
     [
         ({"expect": None}, "expect: .* belongs to no cluster yet"),
         ({"expect": 65, "peers": "127.0.0.1:1"}, "expect: 65 members"),
-        ({"bind": "0.0.0.0:0"}, "advertise: "),
+        ({"bind": "0.0.0.0:0"}, "bind: 0.0.0.0:0 can be reached from other machines"),
+        ({"bind": "0.0.0.0:0", "insecure": True}, "advertise: "),
     ],
 )
 async def test_a_configuration_without_sense(tmp_path: Path, settings: dict[str, object], complaint: str) -> None:
