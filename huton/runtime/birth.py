@@ -126,15 +126,12 @@ class BirthProtocol:
     def refusal(self, now: int, node: NodeId) -> str | None:
         """Return why *node* can't be talked to because another one bears its name; None if it can."""
         name = member_name(node)
-        if node != self._me.id and name == member_name(self._me.id):
-            return f"the name {name!r} is taken: it is the name of the node at {self._me.address}"
         if self._birth is not None:
             for member in self._birth.configuration.members:
                 if member.id != node and member_name(member.id) == name:
-                    return (
-                        f"the name {name!r} is taken: the cluster has a member of this name with another data "
-                        f"directory, last known at {member.address}"
-                    )
+                    return _not_that_member(node, member, self._birth.cluster_id)
+        if node != self._me.id and name == member_name(self._me.id):
+            return f"the name {name!r} is taken: it is the name of the node at {self._me.address}"
         namesake = self._peers.namesake(now, node)
         if namesake is None:
             return None
@@ -400,6 +397,16 @@ class BirthProtocol:
         if text not in self._reported and len(self._reported) < REPORTS_MAX:
             self._reported[text] = None
             self._effects.append(Report(text, urgent))
+
+
+def _not_that_member(node: NodeId, member: Member, cluster_id: bytes) -> str:
+    """Return why *node* is refused, and what to do: it bears the name of *member*, but is another incarnation."""
+    return (
+        f"the name {member_name(node)!r} is taken: cluster {cluster_id.hex()} has a member of this name with another "
+        f"incarnation ({member.id}, last known at {member.address}), and this data directory is that of {node}. If the "
+        "member's own data directory is still there, start the member with that one. If it is lost, so is the member: "
+        "this version can't replace members. A node that is not meant to be this member needs another name"
+    )
 
 
 def _decided(birth: Birth) -> BirthDecided:

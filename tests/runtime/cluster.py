@@ -26,7 +26,7 @@ from huton.config import Address, Config
 from huton.env import Env
 from huton.runtime.node import Node, open_node
 
-__all__ = ["LocalCluster", "free_address", "local_cluster", "until"]
+__all__ = ["LocalCluster", "caught_up", "copy_of", "free_address", "local_cluster", "until", "write"]
 
 DEADLINE_S = 20.0
 """Far more than anything here takes: who gets there has hung."""
@@ -46,6 +46,28 @@ async def until(condition: Callable[[], object], what: str) -> None:
             await trio.sleep(0.005)
         return
     raise AssertionError(f"waited {DEADLINE_S:g} s in vain: {what}")
+
+
+async def caught_up(cluster: LocalCluster) -> None:
+    """Return once every running node has applied the same index."""
+    await until(lambda: len({node.status().applied_index for node in cluster.nodes.values()}) == 1, "equal copies")
+
+
+async def write(node: Node, count: int, *, begin: int = 0) -> None:
+    """Write *count* keys to the bucket ``b``, many at a time."""
+
+    async def some(first: int) -> None:
+        for number in range(first, begin + count, 50):
+            await node.bucket("b").set(b"%05d" % number, b"value %d" % number * 3)
+
+    async with trio.open_nursery() as nursery:
+        for first in range(begin, begin + 50):
+            nursery.start_soon(some, first)
+
+
+def copy_of(node: Node) -> list[tuple[bytes, bytes]]:
+    """Return what *node* itself has in the bucket ``b``."""
+    return [(entry.key, entry.value) for entry in node.bucket("b").scan_local()]
 
 
 class LocalCluster:

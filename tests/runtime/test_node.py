@@ -16,7 +16,7 @@ from huton.runtime.bucket import Bucket
 from huton.runtime.environment import real_env
 from huton.runtime.node import open_node
 from huton.storage.interface import Storage
-from tests.runtime.cluster import DEADLINE_S, LocalCluster, free_address, local_cluster, until
+from tests.runtime.cluster import DEADLINE_S, caught_up, free_address, local_cluster, until
 
 pytestmark = pytest.mark.anyio
 
@@ -25,11 +25,6 @@ def alone(directory: Path, **settings: Any) -> Config:
     """Return the configuration of a cluster of one."""
     config = Config(name="n1", data_dir=directory, bind=Address("127.0.0.1", 0), expect=1, map_size_bytes=1 << 30)
     return attrs.evolve(config, election_timeout=0.1, heartbeat_interval=0.02, **settings)
-
-
-async def caught_up(cluster: LocalCluster) -> None:
-    """Return once every running node has applied the same index."""
-    await until(lambda: len({node.status().applied_index for node in cluster.nodes.values()}) == 1, "equal copies")
 
 
 # ------------------------------------------------------------------ one node

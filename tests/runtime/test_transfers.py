@@ -29,7 +29,7 @@ from huton.wire import (
     encode_handshake,
     encode_snapshot_message,
 )
-from tests.runtime.cluster import DEADLINE_S, LocalCluster, local_cluster, until
+from tests.runtime.cluster import DEADLINE_S, LocalCluster, caught_up, copy_of, local_cluster, until, write
 
 pytestmark = pytest.mark.anyio
 
@@ -42,29 +42,9 @@ FELLOW = NodeId("fellow#" + "5" * 32)
 # ------------------------------------------------------------------ away for too long
 
 
-async def write(node: Node, count: int, *, begin: int = 0) -> None:
-    """Write *count* keys, many at a time."""
-
-    async def some(first: int) -> None:
-        for number in range(first, begin + count, 50):
-            await node.bucket("b").set(b"%05d" % number, b"value %d" % number * 3)
-
-    async with trio.open_nursery() as nursery:
-        for first in range(begin, begin + 50):
-            nursery.start_soon(some, first)
-
-
-def copy_of(node: Node) -> list[tuple[bytes, bytes]]:
-    return [(entry.key, entry.value) for entry in node.bucket("b").scan_local()]
-
-
 def restored(cluster: LocalCluster, name: str) -> bool:
     """Return whether the state of *name* is one that came as a snapshot."""
     return not (cluster.directory / name / "state.0").exists()
-
-
-async def caught_up(cluster: LocalCluster) -> None:
-    await until(lambda: len({node.status().applied_index for node in cluster.nodes.values()}) == 1, "equal copies")
 
 
 async def test_a_follower_behind_the_log_gets_a_snapshot_while_writes_go_on(tmp_path: Path) -> None:
@@ -90,22 +70,6 @@ async def test_a_follower_behind_the_log_gets_a_snapshot_while_writes_go_on(tmp_
         await cluster.ready()
         await caught_up(cluster)
         assert all(len(copy_of(node)) == 2600 for node in cluster.nodes.values())
-
-
-async def test_more_than_one_checkpoint_of_writes_then_all_restart(tmp_path: Path) -> None:
-    """The prototype lost its data here: several checkpoints, a log that was cut, and every node at once."""
-    async with local_cluster(tmp_path, **TINY) as cluster:
-        await cluster.ready()
-        await write(cluster.node("n1"), 2000)
-        await cluster.stop()
-        await cluster.start()
-        await cluster.ready()
-
-        node = cluster.node("n2")
-        assert await node.bucket("b").count() == 2000
-        await write(node, 100, begin=2000)
-        await caught_up(cluster)
-        assert all(len(copy_of(node)) == 2100 for node in cluster.nodes.values())
 
 
 # ------------------------------------------------------------------ transfers that break
