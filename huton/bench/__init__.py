@@ -1,0 +1,1 @@
+"""``python -m huton.bench``: a cluster of huton against one of etcd, on this machine, in the same run."""
