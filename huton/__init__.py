@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from huton.errors import SessionExpired as SessionExpired
     from huton.errors import StorageError as StorageError
     from huton.errors import StorageFull as StorageFull
+    from huton.errors import ViewExpired as ViewExpired
     from huton.errors import WrongCluster as WrongCluster
     from huton.kv.machine import KeyValue as KeyValue
     from huton.runtime.bucket import Bucket as Bucket
@@ -32,10 +33,13 @@ if TYPE_CHECKING:
     from huton.runtime.node import Node as Node
     from huton.runtime.node import NodeStatus as NodeStatus
     from huton.runtime.node import open_node as open_node
+    from huton.runtime.views import BucketView as BucketView
+    from huton.runtime.views import View as View
 
 _HOMES = {
     "Address": "huton.config",
     "Bucket": "huton.runtime.bucket",
+    "BucketView": "huton.runtime.views",
     "CommandFailed": "huton.errors",
     "CompareFailed": "huton.errors",
     "Config": "huton.config",
@@ -55,6 +59,8 @@ _HOMES = {
     "SessionExpired": "huton.errors",
     "StorageError": "huton.errors",
     "StorageFull": "huton.errors",
+    "View": "huton.runtime.views",
+    "ViewExpired": "huton.errors",
     "WrongCluster": "huton.errors",
     "open_node": "huton.runtime.node",
 }

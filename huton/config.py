@@ -185,6 +185,7 @@ class Config:
         election_timeout: seconds, the shortest; the longest is twice as long.
         heartbeat_interval: seconds between an idle leader's messages.
         request_timeout: seconds after which a write or a linearizable read is answered with an error.
+        view_age_max: seconds after which a view is closed, for what it shows is kept meanwhile, on disk and in memory.
         max_value_bytes: the longest value.
         map_size_bytes: virtual address space reserved for each of the two LMDB maps.
         disk_reserve_bytes: how much is to stay free on the disk, and in each map, of which it takes an eighth at most.
@@ -205,6 +206,7 @@ class Config:
     election_timeout: float = 1.0
     heartbeat_interval: float = 0.1
     request_timeout: float = 5.0
+    view_age_max: float = 10.0
     max_value_bytes: int = 1 << 20
     map_size_bytes: int = 64 << 30
     disk_reserve_bytes: int = 64 << 20
@@ -226,11 +228,12 @@ class Config:
             raise ConfigError(f"peers: expecting {self.expect} members needs at least one seed peer")
         if not 0 < self.heartbeat_interval < self.election_timeout:
             raise ConfigError("heartbeat_interval must be positive and shorter than election_timeout")
-        for name in ("election_timeout", "heartbeat_interval", "request_timeout"):
+        for name in ("election_timeout", "heartbeat_interval", "request_timeout", "view_age_max"):
             if not isfinite(getattr(self, name)):
                 raise ConfigError(f"{name}: {getattr(self, name)} is not a number of seconds")
-        if self.request_timeout <= 0:
-            raise ConfigError(f"request_timeout: {self.request_timeout} is not a positive number of seconds")
+        for name in ("request_timeout", "view_age_max"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name}: {getattr(self, name)} is not a positive number of seconds")
         for name in ("max_value_bytes", "log_entries_kept", "log_bytes_kept", "disk_reserve_bytes"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: {getattr(self, name)} is negative")

@@ -7,6 +7,7 @@ HutonError
         NoLeader            nobody leads, or a majority is out of reach; nothing was written, retry later
         Overloaded          a bound is reached; nothing was written, retry later
         StorageFull         a disk or quota is full; nothing was written, make room
+        ViewExpired         a view was open for too long: open another
         OutcomeUnknown      the write may have happened, or may still happen
             SessionExpired  so, because nobody remembers any more whether it has
         CommandFailed       the command was carried out alike on every node, and changed nothing
@@ -51,6 +52,7 @@ __all__ = [
     "SessionExpired",
     "StorageError",
     "StorageFull",
+    "ViewExpired",
     "WrongCluster",
     "WrongIdentity",
     "command_failed",
@@ -83,6 +85,10 @@ class Overloaded(RequestError):
 
 class StorageFull(RequestError):
     """A disk or a quota is full; nothing was written, and reads go on. Writes work again once there is room."""
+
+
+class ViewExpired(RequestError):
+    """A view was open for longer than ``Config.view_age_max``, and shows nothing any more."""
 
 
 class OutcomeUnknown(RequestError):

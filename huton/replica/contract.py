@@ -9,10 +9,10 @@ from __future__ import annotations
 import attrs
 
 from huton.errors import RequestError
-from huton.kv.statemachine import StateReader
 from huton.raft import effects as core_effects
 from huton.raft import events as core_events
 from huton.raft.types import Index, NodeId, RaftConfig, RequestId, Snapshot
+from huton.storage.interface import LiveState
 from huton.wire import PeerMessage
 
 __all__ = [
@@ -104,7 +104,7 @@ class SnapshotPersisted:
     """
 
     seq: int
-    base: StateReader
+    base: LiveState
 
 
 @attrs.frozen

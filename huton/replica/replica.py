@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from huton.kv.statemachine import ApplyContext, StateMachine, StateReader
+from huton.kv.statemachine import ApplyContext, StateMachine
 from huton.raft import Raft
 from huton.raft import effects as core
 from huton.raft import events as core_events
@@ -31,6 +31,7 @@ from huton.replica.guests import Guests
 from huton.replica.reads import Reads
 from huton.replica.sessions import Sessions
 from huton.replica.writes import Leadership, Writes
+from huton.storage.interface import LiveState
 from huton.storage.overlay import Overlay
 from huton.wire import ForwardReads, ForwardWrites, Outcome, OutcomeStatus, ReadAnswers, WriteAnswers
 
@@ -72,7 +73,7 @@ class Replica:
         config: ReplicaConfig,
         *,
         boot: Boot,
-        base: StateReader,
+        base: LiveState,
         machine: StateMachine,
         timeouts: Callable[[], int],
         epoch: int,
@@ -105,7 +106,7 @@ class Replica:
         self._out: list[Effect] = []
 
     @property
-    def state(self) -> StateReader:
+    def state(self) -> LiveState:
         """Everything applied so far; it may lag behind the leader."""
         return self._overlay
 

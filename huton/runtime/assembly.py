@@ -11,7 +11,6 @@ from huton.config import Address, Config
 from huton.env import Env
 from huton.errors import NameTaken, NoLeader, RemoteError, WrongCluster
 from huton.kv.machine import KeyValueMachine
-from huton.kv.statemachine import StateReader
 from huton.raft.types import Member, NodeId, RaftConfig
 from huton.replica import Replica, ReplicaConfig
 from huton.runtime.birth import BirthProtocol
@@ -19,7 +18,8 @@ from huton.runtime.driver import ReplicaDriver
 from huton.runtime.founding import Founding
 from huton.runtime.links import Links
 from huton.runtime.transfers import Transfers
-from huton.storage.interface import Storage
+from huton.runtime.views import View, Views
+from huton.storage.interface import LiveState, Storage
 from huton.wire import BirthMessage, Frame, FrameReader, Hello, PeerMessage
 
 __all__ = ["Assembly"]
@@ -56,6 +56,7 @@ class Assembly:
             pledge=storage.pledge,
             draw_cluster_id=partial(env.random.randbytes, 16),
         )
+        self._views = Views(env.clock, round(config.view_age_max * 1e9))
         self._links = Links(env, self, config.peers, config.tls)
         self._founding = Founding(
             env,
@@ -87,6 +88,7 @@ class Assembly:
                 self._keep_links()
                 nursery.start_soon(self._founding.run)
                 nursery.start_soon(self._links.run, listeners)
+                nursery.start_soon(self._views.run)
                 task_status.started()
         finally:
             self._closed = True
@@ -117,7 +119,18 @@ class Assembly:
             raise NoLeader("this node belongs to no cluster yet; nothing was written")
         return driver
 
-    def state(self) -> StateReader:
+    def view(self) -> View:
+        """Return what this node has applied so far, to be read for a while.
+
+        Raises:
+            Overloaded: too many are open.
+            NoLeader, trio.ClosedResourceError: as for ``state``.
+        """
+        state = self.state()
+        assert self._driver is not None
+        return self._views.open(state, self._driver.replica.status().applied)
+
+    def state(self) -> LiveState:
         """Return what this node has applied so far.
 
         Raises:

@@ -34,6 +34,9 @@ log = logging.getLogger("huton.disk")
 ROOM_POLL_NS: Final = 1_000_000_000
 """How often a full disk is asked whether there is room again."""
 
+RELEASE_POLL_NS: Final = 1_000_000_000
+"""How often it is asked whether a view still shows a state that was replaced."""
+
 PAGE_BYTES: Final = 4096
 RECORD_BYTES: Final = 100
 PAGES_BYTES: Final = 32 * PAGE_BYTES
@@ -95,6 +98,7 @@ class Disk:
         # Held by whoever copies a state, or deletes one.
         self._pinning = trio.Lock()
         self._restored = Index(0)
+        self._replaced_bell = Bell()
         self._full = False
         self._full_bell = Bell()
         self._over = False
@@ -111,6 +115,7 @@ class Disk:
                 nursery.start_soon(self._write_checkpoints)
                 nursery.start_soon(self._read_log)
                 nursery.start_soon(self._wait_for_room)
+                nursery.start_soon(self._release_replaced)
         finally:
             self._over = True
             received, self._received = self._received, {}
@@ -258,15 +263,26 @@ class Disk:
             except (OSError, StorageError) as error:
                 raise self._failed(effect.seq, error) from error
             self._restored = effect.snapshot.index
-            # From here on nobody reads what was replaced.
+            # From here on nobody but views that are open reads what was replaced.
             self._happened_now(SnapshotPersisted(effect.seq, self._storage.state()))
         log.info("the state is now a snapshot of entry %d", effect.snapshot.index)
         self._received.pop(effect.source).end(taken=True)
+        self._replaced_bell.ring()
+
+    async def _release_replaced(self) -> NoReturn:
+        """Delete states that were replaced, once no view shows them any more."""
+        while True:
+            await self._replaced_bell.wait()
+            while not await self._release():
+                await self._env.clock.sleep_until(self._env.clock.now() + RELEASE_POLL_NS)
+
+    async def _release(self) -> bool:
         async with self._pinning:
             try:
-                await self._env.offload.run_sync(self._storage.release_replaced)
+                return await self._env.offload.run_sync(self._storage.release_replaced)
             except OSError as error:
                 log.error("a state that was replaced can't be deleted: %s", error)
+                return True
 
     async def _read_log(self) -> NoReturn:
         while True:

@@ -17,6 +17,7 @@ from huton.raft.types import NodeId
 from huton.runtime.assembly import Assembly
 from huton.runtime.bucket import Bucket
 from huton.runtime.environment import real_env
+from huton.runtime.views import View
 from huton.storage.interface import Storage
 from huton.wire import member_name
 from huton.wire.birth import MEMBERS_MAX
@@ -92,6 +93,18 @@ class Node:
             InvalidRequest: that can't be the name of a bucket.
         """
         return Bucket(self._assembly, check_bucket_name(name))
+
+    def view(self) -> View:
+        """Return everything in this node's copy as of now, which may lag behind; to be used as a context manager.
+
+        Right after ``await node.wait_ready()`` it shows every write that had returned anywhere when that was called.
+
+        Raises:
+            NoLeader: this node belongs to no cluster yet.
+            Overloaded: 64 views are open on this node.
+            trio.ClosedResourceError: the node is closed.
+        """
+        return self._assembly.view()
 
     async def wait_ready(self) -> None:
         """Return once the node belongs to a cluster that has a leader, and has caught up with it.

@@ -17,7 +17,7 @@ from huton.kv.statemachine import StateReader
 from huton.raft.effects import Persist
 from huton.raft.types import Boot, Configuration, Entry, Index, NodeId, Snapshot
 
-__all__ = ["Birth", "Identity", "Room", "SnapshotReader", "SnapshotWriter", "Storage"]
+__all__ = ["Birth", "Identity", "LiveState", "PinnedState", "Room", "SnapshotReader", "SnapshotWriter", "Storage"]
 
 
 @attrs.frozen
@@ -48,6 +48,25 @@ class Birth:
 
     cluster_id: bytes
     configuration: Configuration
+
+
+class PinnedState(StateReader, Protocol):
+    """A state as it was when it was pinned, whatever is written since. From ``LiveState.pin``."""
+
+    def close(self) -> None:
+        """Let go of it; every later call fails with ``ValueError``. Idempotent."""
+        ...
+
+
+class LiveState(StateReader, Protocol):
+    """A state that changes: each call sees what it is now."""
+
+    def pin(self) -> PinnedState:
+        """Return the state as it is now.
+
+        While it is open the disk keeps what it shows, beside everything that is written since.
+        """
+        ...
 
 
 class SnapshotReader(Protocol):
@@ -195,10 +214,11 @@ class Storage(Protocol):
         """
         ...
 
-    def state(self) -> StateReader:
+    def state(self) -> LiveState:
         """Return a live reader: each call on it sees the newest completed checkpoint, never a part of one.
 
-        One from before a ``restore`` shows the state that was replaced, until ``release_replaced``.
+        One from before a ``restore`` shows the state that was replaced, until ``release_replaced``. What is pinned
+        is let go of before ``close``.
         """
         ...
 
@@ -222,8 +242,12 @@ class Storage(Protocol):
         """Put *received*, which is finished, in the place of the state, and of the whole log; atomic and synced."""
         ...
 
-    def release_replaced(self) -> None:
-        """Let go of states that a ``restore`` has replaced: nobody reads them any more."""
+    def release_replaced(self) -> bool:
+        """Let go of states that a ``restore`` has replaced, for nobody reads them any more, unless they are pinned.
+
+        Returns:
+            Whether none is left.
+        """
         ...
 
     def close(self) -> None:

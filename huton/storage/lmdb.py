@@ -7,21 +7,21 @@ write to the log makes it *the* state; the one before is deleted once nobody rea
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import lmdb
 
 from huton.errors import CorruptRecord, NoRoom, WrongIdentity
-from huton.kv.statemachine import StateReader
 from huton.raft.effects import Persist
 from huton.raft.types import Boot, Entry, HardState, Index, Snapshot, Term
 from huton.storage import layout
 from huton.storage.directory import LOG_DIRECTORY, SNAPSHOTS_DIRECTORY, DataDirectory, state_directory
 from huton.storage.environment import DATA_FILE, Environment, make_environment
-from huton.storage.interface import Birth, Identity, Room, SnapshotReader, SnapshotWriter
+from huton.storage.interface import Birth, Identity, LiveState, Room, SnapshotReader, SnapshotWriter
 from huton.storage.rules import LogEnds, LogScan, check_batch, check_birth, check_checkpoint, make_boot
 from huton.storage.snapshots import FileReader, FileWriter
+from huton.storage.state import State
 
 __all__ = ["LmdbStorage", "open_lmdb_storage"]
 
@@ -61,7 +61,7 @@ class LmdbStorage:
         self._reserve = min(reserve_bytes, map_size_bytes // 8)
         self._map_size_bytes = map_size_bytes
         self._log = Environment(directory.path / LOG_DIRECTORY, map_size_bytes, readahead=True)
-        self._states: list[_State] = []
+        self._states: list[State] = []
         self._snapshots = 0
         self._birth: Birth | None = None
         self._ends: LogEnds
@@ -72,7 +72,7 @@ class LmdbStorage:
             raise
 
     @property
-    def _state(self) -> _State:
+    def _state(self) -> State:
         """The state; those before it were replaced."""
         return self._states[-1]
 
@@ -185,7 +185,7 @@ class LmdbStorage:
             raise LookupError(f"entry {first} is not in the log")
         return tuple(entries)
 
-    def state(self) -> StateReader:
+    def state(self) -> LiveState:
         self._log.check_open()
         return self._state.reader
 
@@ -218,7 +218,7 @@ class LmdbStorage:
         generation = self._state.generation + 1
         path = self._directory.path / state_directory(generation)
         received.move(path)
-        state = _State(path, generation, self._map_size_bytes)
+        state = State(path, generation, self._map_size_bytes)
         try:
             state.load(self._owner)
             with self._log.write() as transaction, transaction.cursor() as cursor:
@@ -231,12 +231,14 @@ class LmdbStorage:
         self._states.append(state)
         self._ends = LogEnds(self._ends.hard_state, state.checkpoint, state.checkpoint.index)
 
-    def release_replaced(self) -> None:
+    def release_replaced(self) -> bool:
         self._log.check_open()
-        replaced, self._states = self._states[:-1], self._states[-1:]
-        for state in replaced:
-            state.environment.close()
-            shutil.rmtree(state.environment.path)
+        for state in self._states[:-1]:
+            if not state.reader.pins:
+                self._states.remove(state)
+                state.environment.close()
+                shutil.rmtree(state.environment.path)
+        return len(self._states) == 1
 
     def close(self) -> None:
         self._log.close()
@@ -272,7 +274,7 @@ class LmdbStorage:
             raise CorruptRecord(f"a snapshot of {snapshot.index} in term {snapshot.term} holds something else")
 
     def _checkpoint_in(self, path: Path) -> Snapshot:
-        state = _State(path, 0, self._map_size_bytes)
+        state = State(path, 0, self._map_size_bytes)
         try:
             state.load(self._owner)
         finally:
@@ -303,7 +305,7 @@ class LmdbStorage:
             elif transaction.stat()["entries"] > (2 if pledge is None else 3):
                 raise CorruptRecord("log: birth: there is none, but there is what comes after it")
         self._clear_away(state_directory(generation))
-        state = _State(self._directory.path / state_directory(generation), generation, self._map_size_bytes)
+        state = State(self._directory.path / state_directory(generation), generation, self._map_size_bytes)
         self._states.append(state)
         if self._birth is not None:
             state.load(self._owner)
@@ -332,97 +334,6 @@ class LmdbStorage:
         if self._birth is None:
             raise ValueError("this node is not yet born into a cluster")
         return self._birth
-
-
-class _State:
-    """One generation of the state: its environment, and what it holds.
-
-    Attributes:
-        checkpoint: once it is loaded or written.
-    """
-
-    def __init__(self, path: Path, generation: int, map_size_bytes: int) -> None:
-        self.generation = generation
-        self.environment = Environment(path, map_size_bytes, readahead=False)
-        self.reader = _LmdbState(self.environment)
-        self.checkpoint: Snapshot
-
-    def become(self, owner: int) -> None:
-        """Everything in it belongs to *owner*, a cluster."""
-        self._owner = owner
-        self.reader.checksum = layout.value_checksum(owner)
-
-    def load(self, owner: int) -> None:
-        """Read what it holds.
-
-        Raises:
-            CorruptRecord: it is damaged, or another owner's.
-        """
-        self.become(owner)
-        with self.environment.read() as transaction:
-            record = _require(transaction, layout.CHECKPOINT_KEY, "state: checkpoint")
-            self.checkpoint = layout.decode_checkpoint(owner, record)
-
-    def write(self, changes: Iterable[tuple[bytes, bytes | None]], snapshot: Snapshot) -> None:
-        """Make it *snapshot* by *changes*, atomically and synced."""
-        begin = self.reader.checksum
-        prefix = layout.STATE_PREFIX
-        with self.environment.write() as transaction:
-            put, delete = transaction.put, transaction.delete
-            for key, value in changes:
-                if value is None:
-                    delete(prefix + key)
-                else:
-                    put(prefix + key, layout.encode_value(begin, key, value))
-            put(layout.CHECKPOINT_KEY, layout.encode_checkpoint(self._owner, snapshot))
-        self.checkpoint = snapshot
-
-
-class _LmdbState:
-    """A StateReader; each call has a read transaction of its own.
-
-    An unfinished scan keeps its transaction, and with it every page it could still reach, until it is dropped.
-    """
-
-    def __init__(self, environment: Environment) -> None:
-        self._environment = environment
-        self._begin = environment.lmdb.begin
-        # Nothing can be read before birth, so whatever stands here until then is never used.
-        self.checksum = layout.NOBODY
-
-    def get(self, key: bytes) -> bytes | None:
-        try:
-            with self._begin() as transaction:
-                record = transaction.get(layout.STATE_PREFIX + key)
-        except lmdb.Error as error:
-            raise self._environment.translate(error) from error
-        return None if record is None else layout.decode_value(self.checksum, key, record)
-
-    def scan(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        self._environment.check_open()
-        first = layout.STATE_PREFIX + start
-        end = layout.STATE_STOP if stop is None else layout.STATE_PREFIX + stop
-        return self._scan_back(first, end) if reverse else self._scan(first, end)
-
-    def _scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        with self._environment.read() as transaction, transaction.cursor() as cursor:
-            if not cursor.set_range(first):
-                return
-            for key, record in cursor.iternext():
-                if key >= end:
-                    return
-                key = key[1:]
-                yield key, layout.decode_value(self.checksum, key, record)
-
-    def _scan_back(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        with self._environment.read() as transaction, transaction.cursor() as cursor:
-            if not (cursor.prev() if cursor.set_range(end) else cursor.last()):
-                return
-            for key, record in cursor.iterprev():
-                if key < first:
-                    return
-                key = key[1:]
-                yield key, layout.decode_value(self.checksum, key, record)
 
 
 def _make(path: Path, identity: Identity, map_size_bytes: int) -> None:

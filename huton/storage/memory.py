@@ -18,10 +18,9 @@ from hashlib import blake2b
 import attrs
 
 from huton.errors import CorruptRecord
-from huton.kv.statemachine import StateReader
 from huton.raft.effects import Persist
 from huton.raft.types import Boot, Entry, HardState, Index, Snapshot, Term
-from huton.storage.interface import Birth, Identity, Room, SnapshotReader, SnapshotWriter
+from huton.storage.interface import Birth, Identity, LiveState, PinnedState, Room, SnapshotReader, SnapshotWriter
 from huton.storage.rules import LogEnds, LogScan, check_batch, check_birth, check_checkpoint, make_boot
 
 __all__ = ["MemoryStorage"]
@@ -111,7 +110,7 @@ class MemoryStorage:
             end += 1
         return tuple(log.entries[begin:end])
 
-    def state(self) -> StateReader:
+    def state(self) -> LiveState:
         self._check_open()
         return self._state
 
@@ -131,8 +130,9 @@ class MemoryStorage:
         self.write_restore(received)
         self.sync()
 
-    def release_replaced(self) -> None:
+    def release_replaced(self) -> bool:
         self._check_open()
+        return True
 
     def close(self) -> None:
         self._closed = True
@@ -355,12 +355,23 @@ class _MemoryWriter:
 
 
 class _MemoryState:
-    """A StateReader; dict and sorted keys are replaced by a checkpoint, never changed, so a scan may hold them."""
+    """A LiveState; dict and sorted keys are replaced by a checkpoint, never changed, so a scan or pin may hold them."""
 
     def __init__(self, items: dict[bytes, bytes] | None = None) -> None:
         self.closed = False
         self._items = items or {}
         self._keys = sorted(self._items)
+
+    def pin(self) -> PinnedState:
+        if self.closed:
+            raise ValueError("the storage is closed")
+        pinned = _MemoryState()
+        pinned._items, pinned._keys = self._items, self._keys
+        return pinned
+
+    def close(self) -> None:
+        """Let go of what was pinned."""
+        self.closed = True
 
     def get(self, key: bytes) -> bytes | None:
         if self.closed:

@@ -7,16 +7,20 @@
 A generation is a dict of changes; None deletes. ``seal`` freezes the active one so that it can be
 written to disk while apply goes on, and ``drop_sealed`` forgets it once its checkpoint is durable and
 the base shows the same. Everything here belongs to one thread; only the base may have others.
+
+Who pins the state keeps its generations, and its base as it is. The active one still changes; so it hands to
+everybody who has pinned it what its keys were before.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from huton.kv.statemachine import FIRST_KEY, STATE_KEY_BYTES_MAX, StateReader
+from huton.kv.statemachine import FIRST_KEY, STATE_KEY_BYTES_MAX
+from huton.storage.interface import LiveState, PinnedState
 
 __all__ = ["ENTRY_OVERHEAD_BYTES", "Overlay", "Transaction"]
 
@@ -37,12 +41,17 @@ _MISSING: Final = _Missing()
 
 
 class _Generation:
-    """Changes by key. Keys are only ever added, for a deletion is an entry, too: a dict ends with the new ones."""
+    """Changes by key. Keys are only ever added, for a deletion is an entry, too: a dict ends with the new ones.
 
-    __slots__ = ("_sorted", "changes", "size")
+    Attributes:
+        pasts: for each who has pinned it, what was here under the keys that have changed since.
+    """
+
+    __slots__ = ("_sorted", "changes", "pasts", "size")
 
     def __init__(self) -> None:
         self.changes: dict[bytes, bytes | None] = {}
+        self.pasts: list[dict[bytes, bytes | _Missing | None]] = []
         self.size = 0
         self._sorted: list[bytes] = []
 
@@ -78,7 +87,7 @@ class _Generation:
 
 
 class Overlay:
-    """A StateReader over *base* that takes changes, one transaction at a time.
+    """A LiveState over *base* that takes changes, one transaction at a time.
 
     Invariants:
         at most one generation is sealed;
@@ -89,7 +98,7 @@ class Overlay:
             between ``seal`` and ``drop_sealed``.
     """
 
-    def __init__(self, base: StateReader) -> None:
+    def __init__(self, base: LiveState) -> None:
         self._base = base
         self._base_get = base.get
         self._commits = 0
@@ -142,6 +151,11 @@ class Overlay:
             if value is not None:
                 yield key, value
 
+    def pin(self) -> PinnedState:
+        """Return the state as it is now; open it costs a little with each change, and generations are kept for it."""
+        generations = (self._active,) if self._sealed is None else (self._active, self._sealed)
+        return _Pinned(self._base.pin(), generations)
+
     def begin(self) -> Transaction:
         """Return a transaction; one at a time."""
         return Transaction(self)
@@ -171,7 +185,7 @@ class Overlay:
         self._sealed = None
         self._sealed_get = _Generation().changes.get
 
-    def restore(self, base: StateReader) -> None:
+    def restore(self, base: LiveState) -> None:
         """Forget every change: *base*, another one, holds the state from now on."""
         self._base = base
         self._base_get = base.get
@@ -185,10 +199,12 @@ class Overlay:
         if begun_at != self._commits:
             raise RuntimeError("another transaction was committed since this one began")
         self._commits += 1
-        active = self._active.changes
+        active, pasts = self._active.changes, self._active.pasts
         size = self._active.size
         for key, value in changes.items():
             old = active.get(key, _MISSING)
+            for past in pasts:
+                past.setdefault(key, old)
             if old is _MISSING:
                 size += len(key) + ENTRY_OVERHEAD_BYTES
             elif old is not None:
@@ -244,6 +260,63 @@ class Transaction:
             RuntimeError: this or another transaction was committed since this one began.
         """
         self._overlay._commit(self._changes, self._begun_at)
+
+
+class _Pinned:
+    """A PinnedState of an overlay: *base*, already pinned, under *generations*, of which the first is the newest."""
+
+    def __init__(self, base: PinnedState, generations: tuple[_Generation, ...]) -> None:
+        self._base = base
+        self._layers: list[tuple[_Generation, dict[bytes, bytes | _Missing | None]]] = []
+        for generation in generations:
+            past: dict[bytes, bytes | _Missing | None] = {}
+            generation.pasts.append(past)
+            self._layers.append((generation, past))
+
+    def get(self, key: bytes) -> bytes | None:
+        for generation, past in self._layers:
+            value = past[key] if key in past else generation.changes.get(key, _MISSING)
+            if not isinstance(value, _Missing):
+                return value
+        return self._base.get(key)
+
+    def scan(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        merged: Iterator[Change] = self._base.scan(max(start, FIRST_KEY), stop, reverse=reverse)
+        for generation, past in reversed(self._layers):
+            merged = _merge(_scan_past(generation, past, start, stop, reverse), merged, reverse)
+        return ((key, value) for key, value in merged if value is not None)
+
+    def close(self) -> None:
+        for generation, past in self._layers:
+            generation.pasts[:] = [other for other in generation.pasts if other is not past]
+        self._layers.clear()
+        self._base.close()
+
+
+def _scan_past(
+    generation: _Generation,
+    past: dict[bytes, bytes | _Missing | None],
+    start: bytes,
+    stop: bytes | None,
+    reverse: bool,
+) -> Iterator[Change]:
+    """Yield what the changes in the range were, while others are made: keys may come, and are not of *past*."""
+    keys = generation.sorted_keys()
+    key: bytes | None = None
+    while True:
+        if reverse:
+            end = key if key is not None else stop
+            position = (len(keys) if end is None else bisect_left(keys, end)) - 1
+        else:
+            position = bisect_left(keys, start) if key is None else bisect_right(keys, key)
+        if not 0 <= position < len(keys):
+            return
+        key = keys[position]
+        if key < start if reverse else stop is not None and key >= stop:
+            return
+        value = past[key] if key in past else generation.changes[key]
+        if not isinstance(value, _Missing):
+            yield key, value
 
 
 def _check_key(key: bytes) -> None:

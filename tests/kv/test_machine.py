@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import attrs
 import pytest
@@ -33,16 +32,7 @@ from huton.kv.commands import (
 from huton.kv.machine import KeyValue, KeyValueMachine, buckets, count, get_entry, get_value, scan
 from huton.kv.statemachine import ApplyContext
 from huton.storage.overlay import Overlay
-
-
-class EmptyBase:
-    """A StateReader that holds nothing: the state of a newborn cluster."""
-
-    def get(self, key: bytes) -> bytes | None:
-        return None
-
-    def scan(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        return iter(())
+from tests.storage.plain import DictState
 
 
 class Untouchable:
@@ -63,7 +53,7 @@ class World:
     """One machine over its state, which applies commands at ascending indexes."""
 
     def __init__(self) -> None:
-        self.state = Overlay(EmptyBase())
+        self.state = Overlay(DictState())
         self.machine = KeyValueMachine()
         self.index = 0
 
@@ -257,7 +247,7 @@ def test_trouble_of_this_node_is_no_outcome(error: Exception) -> None:
             raise error
 
     with pytest.raises(type(error)):
-        KeyValueMachine().apply(ApplyContext(1, 1), encode_command(Set(b"b", b"k", b"v")), Broken(Overlay(EmptyBase())))
+        KeyValueMachine().apply(ApplyContext(1, 1), encode_command(Set(b"b", b"k", b"v")), Broken(Overlay(DictState())))
 
 
 def test_longest_names_make_a_legal_state_key(world: World) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from random import Random
 
 import attrs
@@ -37,18 +36,9 @@ from huton.replica import (
     Submit,
     ViewReady,
 )
+from tests.storage.plain import DictState
 
 MS = 1_000_000
-
-
-class EmptyReader:
-    """A checkpoint that holds nothing."""
-
-    def get(self, key: bytes) -> bytes | None:
-        return None
-
-    def scan(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        return iter(())
 
 
 @attrs.define
@@ -91,7 +81,7 @@ class Cluster:
             name: Replica(
                 ReplicaConfig(raft=RaftConfig(id=name), overlay_bytes_max=overlay_bytes_max, requests_max=requests_max),
                 boot=boot_of(tuple(self.names)),
-                base=EmptyReader(),
+                base=DictState(),
                 machine=self.machines[name],
                 timeouts=lambda: self.random.randint(1000, 2000) * MS,
                 epoch=position + 1,

@@ -26,7 +26,7 @@ from huton.config import Address, Config
 from huton.env import Env
 from huton.runtime.node import Node, open_node
 
-__all__ = ["LocalCluster", "caught_up", "copy_of", "free_address", "local_cluster", "until", "write"]
+__all__ = ["LocalCluster", "alone", "caught_up", "copy_of", "free_address", "local_cluster", "until", "write"]
 
 DEADLINE_S = 20.0
 """Far more than anything here takes: who gets there has hung."""
@@ -68,6 +68,12 @@ async def write(node: Node, count: int, *, begin: int = 0) -> None:
 def copy_of(node: Node) -> list[tuple[bytes, bytes]]:
     """Return what *node* itself has in the bucket ``b``."""
     return [(entry.key, entry.value) for entry in node.bucket("b").scan_local()]
+
+
+def alone(directory: Path, **settings: Any) -> Config:
+    """Return the configuration of a cluster of one."""
+    config = Config(name="n1", data_dir=directory, bind=Address("127.0.0.1", 0), expect=1, map_size_bytes=1 << 30)
+    return attrs.evolve(config, election_timeout=0.1, heartbeat_interval=0.02, **settings)
 
 
 class LocalCluster:

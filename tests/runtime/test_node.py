@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
 import trio
 import trio.testing
 
-from huton.config import Address, Config
 from huton.errors import CompareFailed, ConfigError, InvalidRequest, NameTaken, NoLeader, NotAnInteger, OutcomeUnknown
 from huton.runtime.bucket import Bucket
 from huton.runtime.environment import real_env
 from huton.runtime.node import open_node
 from huton.storage.interface import Storage
-from tests.runtime.cluster import DEADLINE_S, caught_up, free_address, local_cluster, until
+from tests.runtime.cluster import DEADLINE_S, alone, caught_up, free_address, local_cluster, until
 
 pytestmark = pytest.mark.anyio
-
-
-def alone(directory: Path, **settings: Any) -> Config:
-    """Return the configuration of a cluster of one."""
-    config = Config(name="n1", data_dir=directory, bind=Address("127.0.0.1", 0), expect=1, map_size_bytes=1 << 30)
-    return attrs.evolve(config, election_timeout=0.1, heartbeat_interval=0.02, **settings)
 
 
 # ------------------------------------------------------------------ one node

@@ -7,7 +7,7 @@ from huton.kv.machine import KeyValueMachine, get_value
 from huton.kv.statemachine import ApplyContext
 from huton.sim.replay import Replay
 from huton.storage.overlay import Overlay
-from tests.kv.test_machine import EmptyBase
+from tests.storage.plain import DictState
 
 BUCKET = b"sim"
 
@@ -30,7 +30,7 @@ def replay_of(commands: dict[int, Command]) -> Replay:
 
 def values(items: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Return what a caller finds in a state of *items*."""
-    overlay = Overlay(EmptyBase())
+    overlay = Overlay(DictState())
     transaction = overlay.begin()
     for key, value in items:
         transaction.put(key, value)
@@ -71,7 +71,7 @@ def test_commands_may_come_between_two_questions() -> None:
 
 def test_a_replay_is_what_the_machine_does() -> None:
     """To the last byte, revisions and counts with it: a snapshot is compared whole."""
-    overlay = Overlay(EmptyBase())
+    overlay = Overlay(DictState())
     for index in (2, 3, 7, 9):
         transaction = overlay.begin()
         KeyValueMachine().apply(ApplyContext(index, 0), encode_command(COMMANDS[index]), transaction)

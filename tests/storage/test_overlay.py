@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
+from huton.storage.interface import PinnedState
 from huton.storage.overlay import ENTRY_OVERHEAD_BYTES, INSERT_MAX, Overlay, Transaction
+from tests.storage.plain import DictState, scan_dict
 
 KEYS = st.binary(min_size=1, max_size=2).map(lambda key: bytes(1 + byte % 5 for byte in key))
 VALUES = st.binary(max_size=3)
 BOUNDS = st.one_of(st.just(b""), KEYS)
-
-
-class DictReader:
-    """The plainest StateReader there is."""
-
-    def __init__(self, items: dict[bytes, bytes]) -> None:
-        self.items = items
-
-    def get(self, key: bytes) -> bytes | None:
-        return self.items.get(key)
-
-    def scan(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        return iter(scan_dict(self.items, start, stop, reverse))
-
-
-def scan_dict(items: dict[bytes, bytes], start: bytes, stop: bytes | None, reverse: bool) -> list[tuple[bytes, bytes]]:
-    found = [(key, value) for key, value in items.items() if key >= start and (stop is None or key < stop)]
-    return sorted(found, reverse=reverse)
 
 
 def apply_changes(items: dict[bytes, bytes], changes: tuple[tuple[bytes, bytes | None], ...]) -> None:
@@ -59,12 +41,13 @@ class OverlayMachine(RuleBasedStateMachine):
         super().__init__()
         self.base: dict[bytes, bytes] = {b"\x02": b"base", b"\x03\x01": b"base"}
         self.visible = dict(self.base)
-        self.overlay = Overlay(DictReader(self.base))
+        self.overlay = Overlay(DictState(self.base))
         self.transaction = self.overlay.begin()
         self.inside = dict(self.visible)
         self.sealed: tuple[tuple[bytes, bytes | None], ...] | None = None
 
     written = Bundle("written")
+    pinned = Bundle("pinned")
 
     @rule(target=written, key=KEYS, value=VALUES)
     def put(self, key: bytes, value: bytes) -> bytes:
@@ -113,6 +96,22 @@ class OverlayMachine(RuleBasedStateMachine):
         self.overlay.drop_sealed()
         self.sealed = None
 
+    @rule(target=pinned)
+    def pin(self) -> tuple[PinnedState, dict[bytes, bytes]]:
+        return self.overlay.pin(), dict(self.visible)
+
+    @rule(pinned=consumes(pinned))
+    def close(self, pinned: tuple[PinnedState, dict[bytes, bytes]]) -> None:
+        pinned[0].close()
+
+    @rule(pinned=pinned, start=BOUNDS, stop=st.one_of(st.none(), BOUNDS), reverse=st.booleans())
+    def read_pinned(
+        self, pinned: tuple[PinnedState, dict[bytes, bytes]], start: bytes, stop: bytes | None, reverse: bool
+    ) -> None:
+        state, items = pinned
+        assert state.get(start) == items.get(start)
+        assert list(state.scan(start, stop, reverse=reverse)) == scan_dict(items, start, stop, reverse)
+
     @rule(start=BOUNDS, stop=st.one_of(st.none(), BOUNDS), reverse=st.booleans())
     def scan(self, start: bytes, stop: bytes | None, reverse: bool) -> None:
         expected = scan_dict(self.visible, start, stop, reverse)
@@ -137,7 +136,7 @@ TestOverlayMachine = OverlayMachine.TestCase
 @given(st.lists(st.tuples(KEYS, st.one_of(st.none(), VALUES)), max_size=20))
 def test_bytes_active_is_the_sum_of_the_newest_changes(changes: list[tuple[bytes, bytes | None]]) -> None:
     """An overwritten change is not counted any more; a deletion counts its key."""
-    overlay = Overlay(DictReader({}))
+    overlay = Overlay(DictState())
 
     for change in changes:
         commit(overlay, change)
@@ -150,7 +149,7 @@ def test_bytes_active_is_the_sum_of_the_newest_changes(changes: list[tuple[bytes
 
 def test_a_deletion_hides_what_lies_below_through_both_generations() -> None:
     """Later generations shadow earlier ones, and a deletion is a change like any other."""
-    overlay = Overlay(DictReader({b"a": b"base", b"b": b"base", b"c": b"base"}))
+    overlay = Overlay(DictState({b"a": b"base", b"b": b"base", b"c": b"base"}))
     commit(overlay, (b"a", None), (b"b", b"sealed"))
     overlay.seal()
     commit(overlay, (b"a", b"back"), (b"b", None))
@@ -162,7 +161,7 @@ def test_a_deletion_hides_what_lies_below_through_both_generations() -> None:
 
 def test_an_empty_value_is_a_value() -> None:
     """StateReader.get: 'an empty value is a value.'"""
-    overlay = Overlay(DictReader({b"k": b"base"}))
+    overlay = Overlay(DictState({b"k": b"base"}))
     commit(overlay, (b"k", b""))
 
     assert overlay.get(b"k") == b""
@@ -171,7 +170,7 @@ def test_an_empty_value_is_a_value() -> None:
 
 def test_only_one_generation_is_sealed_at_a_time() -> None:
     """Its checkpoint must be durable before the next one is sealed."""
-    overlay = Overlay(DictReader({}))
+    overlay = Overlay(DictState())
     commit(overlay, (b"k", b"v"))
 
     assert overlay.seal() == ((b"k", b"v"),)
@@ -185,7 +184,7 @@ def test_only_one_generation_is_sealed_at_a_time() -> None:
 
 def test_a_transaction_may_write_while_it_scans() -> None:
     """A machine that deletes a range walks it and deletes as it goes."""
-    overlay = Overlay(DictReader({bytes([byte]): b"base" for byte in range(1, 10)}))
+    overlay = Overlay(DictState({bytes([byte]): b"base" for byte in range(1, 10)}))
     commit(overlay, *((bytes([byte]), b"active") for byte in range(5, 15)))
     transaction = overlay.begin()
 
@@ -203,7 +202,7 @@ def test_a_transaction_may_write_while_it_scans() -> None:
 
 def test_a_scan_does_not_outlive_a_commit() -> None:
     """Going on after a commit would show a part of a command; it raises instead."""
-    overlay = Overlay(DictReader({}))
+    overlay = Overlay(DictState())
     commit(overlay, (b"a", b"1"), (b"b", b"1"))
     scan = overlay.scan(b"", None)
     assert next(scan) == (b"a", b"1")
@@ -217,7 +216,7 @@ def test_a_scan_does_not_outlive_a_commit() -> None:
 def test_a_scan_outlives_seal_checkpoint_and_drop() -> None:
     """None of the three changes what the state says."""
     base: dict[bytes, bytes] = {b"b": b"base"}
-    overlay = Overlay(DictReader(base))
+    overlay = Overlay(DictState(base))
     commit(overlay, (b"a", b"1"), (b"c", b"1"))
     scan = overlay.scan(b"", None)
     assert next(scan) == (b"a", b"1")
@@ -231,7 +230,7 @@ def test_a_scan_outlives_seal_checkpoint_and_drop() -> None:
 @pytest.mark.parametrize("again", [True, False], ids=["itself", "another"])
 def test_a_transaction_is_over_after_a_commit(again: bool) -> None:
     """Two commands never interleave: what one read is still so when it commits."""
-    overlay = Overlay(DictReader({}))
+    overlay = Overlay(DictState())
     first: Transaction = overlay.begin()
     second = first if again else overlay.begin()
     first.put(b"k", b"1")
@@ -244,7 +243,7 @@ def test_a_transaction_is_over_after_a_commit(again: bool) -> None:
 @pytest.mark.parametrize("key", [b"", b"\0", b"\0s", b"k" * 501])
 def test_keys_that_no_state_machine_may_use(key: bytes) -> None:
     """Refused where they are written: such a command fails, and a checkpoint never meets them."""
-    transaction = Overlay(DictReader({})).begin()
+    transaction = Overlay(DictState()).begin()
 
     with pytest.raises(ValueError, match="a key"):
         transaction.put(key, b"")
@@ -255,6 +254,55 @@ def test_keys_that_no_state_machine_may_use(key: bytes) -> None:
 @pytest.mark.parametrize("reverse", [False, True])
 def test_huton_s_own_records_are_not_shown(reverse: bool) -> None:
     """They stand in the same checkpoint, and are no business of a state machine."""
-    overlay = Overlay(DictReader({b"\0s": b"a session", b"a": b"1"}))
+    overlay = Overlay(DictState({b"\0s": b"a session", b"a": b"1"}))
 
     assert list(overlay.scan(b"", None, reverse=reverse)) == [(b"a", b"1")]
+
+
+# ------------------------------------------------------------------ what is pinned
+
+
+def test_a_scan_of_what_is_pinned_goes_on_while_keys_come_and_go() -> None:
+    """Neither direction skips a key, shows one twice, or shows one that came after the pin."""
+    expected = [(b"key%02d" % number, b"old") for number in range(0, 60, 2)]
+    for reverse in (False, True):
+        overlay = Overlay(DictState())
+        commit(overlay, *expected)
+        pinned = overlay.pin()
+
+        found = []
+        for number, item in enumerate(pinned.scan(b"", None, reverse=reverse)):
+            found.append(item)
+            commit(overlay, (b"key%02d" % (2 * number + 1), b"new"), (b"key%02d" % (58 - 2 * number), b"new"))
+            assert list(overlay.scan(b"", None, reverse=reverse))  # It sorts the new keys.
+
+        assert found == sorted(expected, reverse=reverse)
+
+
+def test_what_is_pinned_stays_through_seal_checkpoint_and_restore() -> None:
+    """Generations that the overlay has forgotten stay with who has pinned them."""
+    base = {b"a": b"base", b"b": b"base"}
+    overlay = Overlay(DictState(base))
+    commit(overlay, (b"a", b"sealed"))
+    changes = overlay.seal()
+    commit(overlay, (b"c", b"active"))
+    pinned = overlay.pin()
+
+    apply_changes(base, changes)
+    overlay.drop_sealed()
+    commit(overlay, (b"b", None), (b"c", b"newer"))
+    overlay.restore(DictState({b"z": b"restored"}))
+
+    assert list(pinned.scan(b"", None)) == [(b"a", b"sealed"), (b"b", b"base"), (b"c", b"active")]
+    assert list(overlay.scan(b"", None)) == [(b"z", b"restored")]
+
+
+def test_nothing_is_kept_for_who_has_closed() -> None:
+    """Changes cost what they cost before."""
+    overlay = Overlay(DictState())
+    pins = [overlay.pin() for _ in range(3)]
+    for pinned in pins:
+        pinned.close()
+        pinned.close()
+
+    assert overlay._active.pasts == []
